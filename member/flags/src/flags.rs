@@ -1,0 +1,607 @@
+//! The settings of a member: one typed field for each flag that this release honours.
+//!
+//! [`Flags::set`] and [`Flags::get`] move values in and out by flag name; [`Flags::values`] takes the struct apart
+//! without a rest pattern, so that a new field does not compile until it is rendered. Values that the struct can hold
+//! need not agree with one another: [`Flags::validate`] says whether they do. Paths are UTF-8, as they come from
+//! arguments, environment and YAML.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    ClusterState, FlagDef, FlagError, Group, InitialCluster, LogFormat, LogLevel, LogOutput,
+    Support, Urls,
+    go::{format_duration, parse_bool, parse_duration, parse_u32, parse_u64},
+    lookup,
+};
+
+pub(crate) const DEFAULT_NAME: &str = "default";
+
+/// etcd's bound for the election timeout.
+pub(crate) const MAX_ELECTION_MS: u64 = 50_000;
+
+/// The level of detail of `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics {
+    /// Counters and the server's own histograms.
+    Basic,
+    /// With the histogram of gRPC handling times.
+    Extensive,
+}
+
+/// The settings of a member. The default is that of etcd 3.6 without any flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flags {
+    /// `--name`
+    pub name: String,
+    /// `--data-dir`; None stands for `NAME.etcd`, see [`Flags::effective_data_dir`].
+    pub data_dir: Option<PathBuf>,
+    /// `--wal-dir`; None stands for a place inside the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// `--snapshot-count`: entries between two snapshots; 0 stands for the default.
+    pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`: log entries kept behind a snapshot for slow followers.
+    pub snapshot_catchup_entries: u64,
+    /// `--heartbeat-interval`
+    pub heartbeat_interval_ms: u64,
+    /// `--election-timeout`
+    pub election_timeout_ms: u64,
+    /// `--initial-election-tick-advance`
+    pub initial_election_tick_advance: bool,
+    /// `--pre-vote`
+    pub pre_vote: bool,
+    /// `--listen-peer-urls`
+    pub listen_peer_urls: Urls,
+    /// `--listen-client-urls`
+    pub listen_client_urls: Urls,
+    /// `--listen-metrics-urls`; may be empty.
+    pub listen_metrics_urls: Urls,
+    /// `--initial-advertise-peer-urls`
+    pub initial_advertise_peer_urls: Urls,
+    /// `--advertise-client-urls`; empty after `--listen-client-urls` was given without it, which [`Flags::validate`] refuses.
+    pub advertise_client_urls: Urls,
+    /// `--initial-cluster`, see [`Flags::effective_initial_cluster`].
+    pub initial_cluster: InitialCluster,
+    /// `--initial-cluster-state`
+    pub initial_cluster_state: ClusterState,
+    /// `--initial-cluster-token`
+    pub initial_cluster_token: String,
+    /// `--strict-reconfig-check`
+    pub strict_reconfig_check: bool,
+    /// `--max-txn-ops`
+    pub max_txn_ops: u64,
+    /// `--max-request-bytes`
+    pub max_request_bytes: u64,
+    /// `--max-concurrent-streams`
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-min-time`
+    pub grpc_keepalive_min_time: Duration,
+    /// `--grpc-keepalive-interval`; zero disables.
+    pub grpc_keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`; zero disables.
+    pub grpc_keepalive_timeout: Duration,
+    /// `--cert-file`
+    pub cert_file: Option<PathBuf>,
+    /// `--key-file`
+    pub key_file: Option<PathBuf>,
+    /// `--client-cert-auth`, see [`Flags::client_certs_required`].
+    pub client_cert_auth: bool,
+    /// `--trusted-ca-file`
+    pub trusted_ca_file: Option<PathBuf>,
+    /// `--peer-cert-file`
+    pub peer_cert_file: Option<PathBuf>,
+    /// `--peer-key-file`
+    pub peer_key_file: Option<PathBuf>,
+    /// `--peer-client-cert-auth`, see [`Flags::peer_certs_required`].
+    pub peer_client_cert_auth: bool,
+    /// `--peer-trusted-ca-file`
+    pub peer_trusted_ca_file: Option<PathBuf>,
+    /// `--metrics`
+    pub metrics: Metrics,
+    /// `--log-level`
+    pub log_level: LogLevel,
+    /// `--log-format`
+    pub log_format: LogFormat,
+    /// `--log-outputs`; never empty.
+    pub log_outputs: BTreeSet<LogOutput>,
+}
+
+impl Default for Flags {
+    fn default() -> Self {
+        let localhost = |port: u16| Urls::from(crate::Url::localhost(port));
+        Self {
+            name: DEFAULT_NAME.to_owned(),
+            data_dir: None,
+            wal_dir: None,
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            heartbeat_interval_ms: 100,
+            election_timeout_ms: 1_000,
+            initial_election_tick_advance: true,
+            pre_vote: true,
+            listen_peer_urls: localhost(2380),
+            listen_client_urls: localhost(2379),
+            listen_metrics_urls: Urls::default(),
+            initial_advertise_peer_urls: localhost(2380),
+            advertise_client_urls: localhost(2379),
+            initial_cluster: InitialCluster::default(),
+            initial_cluster_state: ClusterState::New,
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            strict_reconfig_check: true,
+            max_txn_ops: 128,
+            // 1.5 MiB, of which etcd says that it keeps the mean time to recovery short.
+            max_request_bytes: 1_572_864,
+            max_concurrent_streams: u32::MAX,
+            grpc_keepalive_min_time: Duration::from_secs(5),
+            grpc_keepalive_interval: Duration::from_secs(2 * 60 * 60),
+            grpc_keepalive_timeout: Duration::from_secs(20),
+            cert_file: None,
+            key_file: None,
+            client_cert_auth: false,
+            trusted_ca_file: None,
+            peer_cert_file: None,
+            peer_key_file: None,
+            peer_client_cert_auth: false,
+            peer_trusted_ca_file: None,
+            metrics: Metrics::Basic,
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Json,
+            log_outputs: BTreeSet::from([LogOutput::Default]),
+        }
+    }
+}
+
+/// Why a value was not taken, before it is known where it came from.
+pub(crate) enum Fault {
+    /// Malformed; the reason stands after the last colon of the message.
+    Malformed(String),
+    /// Well formed and refused, whatever it came from.
+    Error(FlagError),
+}
+
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Malformed(reason)
+    }
+}
+
+impl Flags {
+    /// Sets a flag from its text, as the command line would.
+    ///
+    /// Only the flag named is changed. The command line has one rule more: listen URLs for clients that are given
+    /// without advertised ones clear the default of the latter.
+    ///
+    /// # Errors
+    ///
+    /// The name is unknown, the value malformed, or this release cannot honour it.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), FlagError> {
+        let def = lookup(name).ok_or_else(|| FlagError::Undefined {
+            name: name.to_owned(),
+        })?;
+        self.assign(def, value).map_err(|fault| match fault {
+            Fault::Error(error) => error,
+            Fault::Malformed(reason) => malformed(def, value, reason),
+        })
+    }
+
+    /// The text of an honoured flag's value, or of the flag that took the place of a deprecated one. None for a
+    /// refused or unknown flag.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        let name = match lookup(name)?.support {
+            // Its boolean has become one level among several.
+            Support::Deprecated { .. } if name == "debug" => {
+                return Some((self.log_level == LogLevel::Debug).to_string());
+            }
+            Support::Deprecated { instead } => instead,
+            Support::Honoured | Support::Refused { .. } => name,
+        };
+        self.values()
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The data directory: the one given, or `NAME.etcd` in the working directory.
+    #[must_use]
+    pub fn effective_data_dir(&self) -> PathBuf {
+        self.data_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name)))
+    }
+
+    /// Entries between two snapshots, never 0.
+    #[must_use]
+    pub fn effective_snapshot_count(&self) -> u64 {
+        match self.snapshot_count {
+            0 => Self::default().snapshot_count,
+            count => count,
+        }
+    }
+
+    /// Whether a client must show a certificate: a trusted authority alone asks for one already.
+    #[must_use]
+    pub fn client_certs_required(&self) -> bool {
+        self.client_cert_auth || self.trusted_ca_file.is_some()
+    }
+
+    /// Whether a peer must show a certificate: a trusted authority alone asks for one already.
+    #[must_use]
+    pub fn peer_certs_required(&self) -> bool {
+        self.peer_client_cert_auth || self.peer_trusted_ca_file.is_some()
+    }
+
+    /// Gives a flag its value. What is malformed is told apart from what is refused, because each source words the
+    /// former in its own way.
+    pub(crate) fn assign(&mut self, def: &'static FlagDef, value: &str) -> Result<(), Fault> {
+        def.check(value)?;
+        match def.support {
+            Support::Honoured if def.group == Group::Action => {
+                Err(Fault::Error(FlagError::NotASetting {
+                    name: def.name.to_owned(),
+                }))
+            }
+            Support::Honoured => self.assign_honoured(def, value),
+            Support::Deprecated { .. } if def.name == "debug" => {
+                if parse_bool(value)? {
+                    self.log_level = LogLevel::Debug;
+                }
+                Ok(())
+            }
+            Support::Deprecated { instead } => match lookup(instead) {
+                Some(instead) => self.assign_honoured(instead, value),
+                None => Err(Fault::Error(FlagError::Undefined {
+                    name: instead.to_owned(),
+                })),
+            },
+            Support::Refused { .. } if def.accepts(value) => Ok(()),
+            Support::Refused { why } => Err(refused(def.name, why)),
+        }
+    }
+
+    fn assign_honoured(&mut self, def: &'static FlagDef, value: &str) -> Result<(), Fault> {
+        match def.name {
+            "name" => self.name = value.to_owned(),
+            "data-dir" => self.data_dir = path(value),
+            "wal-dir" => self.wal_dir = path(value),
+            "snapshot-count" => self.snapshot_count = parse_u64(value)?,
+            "snapshot-catchup-entries" => self.snapshot_catchup_entries = parse_u64(value)?,
+            "heartbeat-interval" => self.heartbeat_interval_ms = parse_u64(value)?,
+            "election-timeout" => self.election_timeout_ms = parse_u64(value)?,
+            "initial-election-tick-advance" => {
+                self.initial_election_tick_advance = parse_bool(value)?
+            }
+            "pre-vote" => self.pre_vote = parse_bool(value)?,
+            "listen-peer-urls" => set_urls(&mut self.listen_peer_urls, value)?,
+            "listen-client-urls" => set_urls(&mut self.listen_client_urls, value)?,
+            "listen-metrics-urls" => set_urls(&mut self.listen_metrics_urls, value)?,
+            "initial-advertise-peer-urls" => {
+                set_urls(&mut self.initial_advertise_peer_urls, value)?
+            }
+            "advertise-client-urls" => set_urls(&mut self.advertise_client_urls, value)?,
+            "initial-cluster" => self.initial_cluster = InitialCluster::new(value),
+            "initial-cluster-state" => {
+                self.initial_cluster_state =
+                    ClusterState::parse(value).ok_or_else(|| "invalid value".to_owned())?;
+            }
+            "initial-cluster-token" => self.initial_cluster_token = value.to_owned(),
+            "strict-reconfig-check" => self.strict_reconfig_check = parse_bool(value)?,
+            "max-txn-ops" => self.max_txn_ops = parse_u64(value)?,
+            "max-request-bytes" => self.max_request_bytes = parse_u64(value)?,
+            "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
+            "grpc-keepalive-min-time" => self.grpc_keepalive_min_time = parse_duration(value)?,
+            "grpc-keepalive-interval" => self.grpc_keepalive_interval = parse_duration(value)?,
+            "grpc-keepalive-timeout" => self.grpc_keepalive_timeout = parse_duration(value)?,
+            "cert-file" => self.cert_file = path(value),
+            "key-file" => self.key_file = path(value),
+            "client-cert-auth" => self.client_cert_auth = parse_bool(value)?,
+            "trusted-ca-file" => self.trusted_ca_file = path(value),
+            "peer-cert-file" => self.peer_cert_file = path(value),
+            "peer-key-file" => self.peer_key_file = path(value),
+            "peer-client-cert-auth" => self.peer_client_cert_auth = parse_bool(value)?,
+            "peer-trusted-ca-file" => self.peer_trusted_ca_file = path(value),
+            // etcd takes any word, and only `extensive` for more than the basic set.
+            "metrics" => {
+                self.metrics = if value == "extensive" {
+                    Metrics::Extensive
+                } else {
+                    Metrics::Basic
+                }
+            }
+            "log-level" => self.log_level = LogLevel::parse(value)?,
+            "log-format" => {
+                self.log_format = match value {
+                    "json" => LogFormat::Json,
+                    "console" => LogFormat::Console,
+                    _ => {
+                        return Err(Fault::Error(FlagError::LogFormat {
+                            value: value.to_owned(),
+                        }));
+                    }
+                }
+            }
+            "log-outputs" => self.log_outputs = LogOutput::parse_list(value)?,
+            "logger" => match value {
+                "zap" => {}
+                "capnslog" => {
+                    return Err(refused(
+                        "logger",
+                        "etcd itself gave up capnslog in 3.5; leave the flag out",
+                    ));
+                }
+                _ => {
+                    return Err(Fault::Error(FlagError::Logger {
+                        value: value.to_owned(),
+                    }));
+                }
+            },
+            // A test sets every honoured flag of the table, so that none ends here.
+            _ => {
+                return Err(Fault::Error(FlagError::Undefined {
+                    name: def.name.to_owned(),
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every honoured flag with the text of its value.
+    pub(crate) fn values(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            name,
+            data_dir,
+            wal_dir,
+            snapshot_count,
+            snapshot_catchup_entries,
+            heartbeat_interval_ms,
+            election_timeout_ms,
+            initial_election_tick_advance,
+            pre_vote,
+            listen_peer_urls,
+            listen_client_urls,
+            listen_metrics_urls,
+            initial_advertise_peer_urls,
+            advertise_client_urls,
+            initial_cluster,
+            initial_cluster_state,
+            initial_cluster_token,
+            strict_reconfig_check,
+            max_txn_ops,
+            max_request_bytes,
+            max_concurrent_streams,
+            grpc_keepalive_min_time,
+            grpc_keepalive_interval,
+            grpc_keepalive_timeout,
+            cert_file,
+            key_file,
+            client_cert_auth,
+            trusted_ca_file,
+            peer_cert_file,
+            peer_key_file,
+            peer_client_cert_auth,
+            peer_trusted_ca_file,
+            metrics,
+            log_level,
+            log_format,
+            log_outputs,
+        } = self;
+        let path = |path: &Option<PathBuf>| path.as_deref().map(path_text).unwrap_or_default();
+        vec![
+            ("name", name.clone()),
+            ("data-dir", path(data_dir)),
+            ("wal-dir", path(wal_dir)),
+            ("snapshot-count", snapshot_count.to_string()),
+            (
+                "snapshot-catchup-entries",
+                snapshot_catchup_entries.to_string(),
+            ),
+            ("heartbeat-interval", heartbeat_interval_ms.to_string()),
+            ("election-timeout", election_timeout_ms.to_string()),
+            (
+                "initial-election-tick-advance",
+                initial_election_tick_advance.to_string(),
+            ),
+            ("pre-vote", pre_vote.to_string()),
+            ("listen-peer-urls", listen_peer_urls.to_string()),
+            ("listen-client-urls", listen_client_urls.to_string()),
+            ("listen-metrics-urls", listen_metrics_urls.to_string()),
+            (
+                "initial-advertise-peer-urls",
+                initial_advertise_peer_urls.to_string(),
+            ),
+            ("advertise-client-urls", advertise_client_urls.to_string()),
+            ("initial-cluster", initial_cluster.as_str().to_owned()),
+            (
+                "initial-cluster-state",
+                initial_cluster_state.as_str().to_owned(),
+            ),
+            ("initial-cluster-token", initial_cluster_token.clone()),
+            ("strict-reconfig-check", strict_reconfig_check.to_string()),
+            ("max-txn-ops", max_txn_ops.to_string()),
+            ("max-request-bytes", max_request_bytes.to_string()),
+            ("max-concurrent-streams", max_concurrent_streams.to_string()),
+            (
+                "grpc-keepalive-min-time",
+                format_duration(*grpc_keepalive_min_time),
+            ),
+            (
+                "grpc-keepalive-interval",
+                format_duration(*grpc_keepalive_interval),
+            ),
+            (
+                "grpc-keepalive-timeout",
+                format_duration(*grpc_keepalive_timeout),
+            ),
+            ("cert-file", path(cert_file)),
+            ("key-file", path(key_file)),
+            ("client-cert-auth", client_cert_auth.to_string()),
+            ("trusted-ca-file", path(trusted_ca_file)),
+            ("peer-cert-file", path(peer_cert_file)),
+            ("peer-key-file", path(peer_key_file)),
+            ("peer-client-cert-auth", peer_client_cert_auth.to_string()),
+            ("peer-trusted-ca-file", path(peer_trusted_ca_file)),
+            (
+                "metrics",
+                if *metrics == Metrics::Extensive {
+                    "extensive"
+                } else {
+                    "basic"
+                }
+                .to_owned(),
+            ),
+            ("logger", "zap".to_owned()),
+            ("log-level", log_level.as_str().to_owned()),
+            ("log-format", log_format.as_str().to_owned()),
+            (
+                "log-outputs",
+                log_outputs
+                    .iter()
+                    .map(LogOutput::to_string)
+                    .collect::<Vec<_>>()
+                    .join(","),
+            ),
+        ]
+    }
+}
+
+/// The command line's wording of a malformed value.
+pub(crate) fn malformed(def: &FlagDef, value: &str, reason: String) -> FlagError {
+    let (name, value) = (def.name.to_owned(), value.to_owned());
+    if def.is_bool() {
+        FlagError::InvalidBool {
+            name,
+            value,
+            reason,
+        }
+    } else {
+        FlagError::InvalidValue {
+            name,
+            value,
+            reason,
+        }
+    }
+}
+
+fn refused(name: &str, why: &str) -> Fault {
+    Fault::Error(FlagError::Refused {
+        name: name.to_owned(),
+        why: why.to_owned(),
+    })
+}
+
+fn path(value: &str) -> Option<PathBuf> {
+    (!value.is_empty()).then(|| PathBuf::from(value))
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// etcd: the empty text leaves the URLs as they are.
+fn set_urls(urls: &mut Urls, value: &str) -> Result<(), Fault> {
+    if !value.is_empty() {
+        *urls = Urls::parse(value).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DEFS;
+
+    #[test]
+    fn the_table_and_the_struct_name_the_same_flags_and_defaults() {
+        let defaults = Flags::default().values();
+        for def in DEFS
+            .iter()
+            .filter(|def| def.support == Support::Honoured && def.group != Group::Action)
+        {
+            let value = defaults
+                .iter()
+                .find(|(name, _)| *name == def.name)
+                .map(|(_, value)| value);
+            assert!(
+                value.is_some_and(|value| def.same(value, def.default)),
+                "{}: {value:?} is not {:?}",
+                def.name,
+                def.default
+            );
+            let mut flags = Flags::default();
+            flags.set(def.name, def.default).unwrap();
+            assert_eq!(flags, Flags::default(), "{}", def.name);
+        }
+        for (name, _) in defaults {
+            assert_eq!(
+                lookup(name).map(|def| def.support),
+                Some(Support::Honoured),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_flag_is_taken_at_its_default_and_named_otherwise() {
+        let mut flags = Flags::default();
+        flags.set("auto-tls", "false").unwrap();
+        let error = flags.set("auto-tls", "true").unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        assert!(
+            error
+                .to_string()
+                .starts_with("--auto-tls is not supported by this release of member: "),
+            "{error}"
+        );
+        assert_eq!(flags, Flags::default());
+    }
+
+    #[test]
+    fn a_deprecated_flag_sets_the_flag_that_took_its_place() {
+        let mut flags = Flags::default();
+        flags
+            .set("experimental-snapshot-catchup-entries", "7")
+            .unwrap();
+        flags.set("debug", "true").unwrap();
+        assert_eq!(
+            (flags.snapshot_catchup_entries, flags.log_level),
+            (7, LogLevel::Debug)
+        );
+        assert_eq!(
+            flags
+                .get("experimental-snapshot-catchup-entries")
+                .as_deref(),
+            Some("7")
+        );
+        assert_eq!(flags.get("debug").as_deref(), Some("true"));
+    }
+
+    #[test]
+    fn an_action_is_not_a_setting() {
+        assert_eq!(
+            Flags::default()
+                .set("version", "true")
+                .unwrap_err()
+                .to_string(),
+            "--version is an action of the command line and not a setting"
+        );
+        assert_eq!(
+            Flags::default()
+                .set("no-such-flag", "1")
+                .unwrap_err()
+                .to_string(),
+            "flag provided but not defined: -no-such-flag"
+        );
+    }
+
+    #[test]
+    fn the_data_directory_follows_the_name() {
+        let flags = Flags {
+            name: "infra0".to_owned(),
+            ..Flags::default()
+        };
+        assert_eq!(flags.effective_data_dir(), Path::new("infra0.etcd"));
+    }
+}

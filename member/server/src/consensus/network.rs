@@ -1,0 +1,189 @@
+//! openraft's outgoing calls over the links to the peers.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::Stream;
+use member_log::{Peer, TypeConfig};
+use member_proto::peerpb::control_request::Call;
+use member_proto::peerpb::control_response::Answer;
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+
+use super::snapshot::{self, Checkpoint};
+use super::wire::{self, WireError};
+use crate::peer::link::{Link, LinkError};
+use crate::peer::links::Links;
+
+type C = TypeConfig;
+
+/// Makes the outgoing side of a member's links.
+pub(super) struct Network {
+    links: Arc<Links>,
+    election_timeout: Duration,
+}
+
+impl Network {
+    pub(super) fn new(links: Arc<Links>, election_timeout: Duration) -> Self {
+        Self { links, election_timeout }
+    }
+
+    fn client(&self, target: u64, node: &Peer, lane: Lane) -> PeerNetwork {
+        PeerNetwork { link: self.links.to(target, &node.peer_urls), lane, patience: self.election_timeout }
+    }
+}
+
+impl RaftNetworkFactory<C> for Network {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> PeerNetwork {
+        self.client(target, node, Lane::Bulk)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> PeerNetwork {
+        self.client(target, node, Lane::Control)
+    }
+}
+
+/// Which of a link's connections append requests take.
+#[derive(Clone, Copy)]
+enum Lane {
+    /// A pipelined stream: replication.
+    Bulk,
+    /// Single small calls: heartbeats and leadership checks.
+    Control,
+}
+
+/// Calls one peer.
+pub(super) struct PeerNetwork {
+    link: Link,
+    lane: Lane,
+    patience: Duration,
+}
+
+impl From<LinkError> for RPCError<C> {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Unreachable(_) => RPCError::Unreachable(Unreachable::new(&error)),
+            _ => RPCError::Network(NetworkError::new(&error)),
+        }
+    }
+}
+
+fn malformed(error: &WireError) -> RPCError<C> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl PeerNetwork {
+    async fn heartbeat(link: &Link, request: AppendEntriesRequest<C>, patience: Duration) -> Result<StreamAppendResult<C>, RPCError<C>> {
+        let call = Call::Heartbeat(wire::append_out(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?);
+        match link.call(call, patience).await? {
+            Answer::Heartbeat(response) => wire::appended_in(response).map_err(|e| malformed(&e)),
+            _ => Err(LinkError::Mismatch.into()),
+        }
+    }
+
+    async fn ask_vote(&self, call: Call) -> Result<VoteResponse<C>, RPCError<C>> {
+        match self.link.call(call, self.patience).await? {
+            Answer::Vote(response) => wire::vote_response_in(response).map_err(|e| malformed(&e)),
+            _ => Err(LinkError::Mismatch.into()),
+        }
+    }
+}
+
+type Appended<'s> = BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>;
+
+impl NetStreamAppend<C> for PeerNetwork {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<Appended<'s>, RPCError<C>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + Send + Unpin + 'static,
+    {
+        match self.lane {
+            Lane::Control => {
+                let (link, patience) = (&self.link, self.patience);
+                let responses = input.then(move |request| Self::heartbeat(link, request, patience));
+                Box::pin(async move { Ok(responses.boxed()) })
+            }
+            Lane::Bulk => Box::pin(async move {
+                // A membership that cannot be encoded is a bug of ours; the session ends and is logged by openraft.
+                let requests = input.map(wire::append_out).take_while(|r| std::future::ready(r.is_ok())).filter_map(|r| std::future::ready(r.ok()));
+                let responses = self.link.append(requests).await.map_err(|status| RPCError::from(LinkError::Unreachable(Box::new(status))))?;
+                Ok(responses
+                    .map(|response| match response {
+                        Ok(response) => wire::appended_in(response).map_err(|e| malformed(&e)),
+                        Err(status) => Err(LinkError::Unreachable(Box::new(status)).into()),
+                    })
+                    .boxed())
+            }),
+        }
+    }
+}
+
+impl NetVote<C> for PeerNetwork {
+    async fn vote(&mut self, rpc: VoteRequest<C>, _option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_vote(Call::Vote(wire::vote_request_out(&rpc))).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<C>, _option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_vote(Call::PreVote(wire::vote_request_out(&rpc))).await
+    }
+}
+
+impl NetTransferLeader<C> for PeerNetwork {
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<C>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        match self.link.call(Call::Transfer(wire::transfer_out(&req)), self.patience).await? {
+            Answer::Transfer(response) if response.accepted => Ok(Ok(())),
+            Answer::Transfer(response) => Err(LinkError::Refused(response.reason).into()),
+            _ => Err(LinkError::Mismatch.into()),
+        }
+    }
+}
+
+impl NetSnapshot<C> for PeerNetwork {
+    type SnapshotData = Checkpoint;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<C>,
+        snapshot: SnapshotOf<C, Checkpoint>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let io = |e: io::Error| StreamingError::Network(NetworkError::new(&e));
+        let chunks = snapshot::chunks(&vote, snapshot).map_err(io)?;
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.link.snapshot(chunks) => {
+                let response = sent.map_err(|status| StreamingError::Unreachable(Unreachable::new(&status)))?;
+                let vote = wire::vote_in(response.vote).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+                Ok(SnapshotResponse::new(vote))
+            }
+        }
+    }
+}
+
+impl NetBackoff<C> for PeerNetwork {
+    /// A peer that restarts is found again within a heartbeat or two.
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}

@@ -1,0 +1,257 @@
+//! Applies committed entries to the store, many in one batch, and answers those who wait here.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::{Stream, StreamExt};
+use member_log::{Entry, LogId, Peer, TypeConfig};
+use member_state::{Backend, Command, LogPosition, Op, Response};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, RaftSnapshotBuilder, StoredMembership};
+use tokio::sync::oneshot;
+
+use super::snapshot::Checkpoint;
+use super::wire;
+use crate::engine::Engine;
+use crate::proposals::{Outcome, Proposals};
+use crate::replica::Replica;
+
+type C = TypeConfig;
+type Answer = Result<Response, member_state::Error>;
+
+/// Key of the membership in the store's own table.
+const MEMBERSHIP: &str = "membership";
+
+/// Entries in one batch. Bounds the memory of a batch and how long its readers wait.
+const BATCH: usize = 1024;
+
+/// Bytes of entries after which the state is made durable even before the entries reach `--snapshot-count`.
+const FLUSH_BYTES: u64 = 64 << 20;
+
+/// Applies committed entries.
+pub(super) struct StateMachine<E: Engine> {
+    replica: Arc<Replica<E>>,
+    proposals: Arc<Proposals>,
+    term: u64,
+    checkpoints: Arc<AtomicU64>,
+    /// Rung when enough was applied since the last durable point.
+    flush_due: Arc<tokio::sync::Notify>,
+    entries_to_flush: u64,
+    unflushed: Unflushed,
+}
+
+#[derive(Default)]
+struct Unflushed {
+    entries: u64,
+    bytes: u64,
+}
+
+impl<E: Engine> StateMachine<E> {
+    pub(super) fn new(
+        replica: Arc<Replica<E>>,
+        proposals: Arc<Proposals>,
+        flush_due: Arc<tokio::sync::Notify>,
+        snapshot_count: u64,
+    ) -> Self {
+        let term = replica.store().applied().map_or(0, |position| position.term);
+        Self {
+            replica,
+            proposals,
+            term,
+            checkpoints: Arc::default(),
+            flush_due,
+            entries_to_flush: snapshot_count,
+            unflushed: Unflushed::default(),
+        }
+    }
+
+    /// Applies a run of entries as one batch and answers their waiters.
+    fn apply_batch(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        let Some(last) = entries.last().map(|entry| entry.log_id.index) else { return Ok(()) };
+        let mut answers: VecDeque<(oneshot::Sender<Outcome>, Answer)> = VecDeque::with_capacity(entries.len());
+        let mut compacted = false;
+        let store = self.replica.store();
+        let mut applier = store.begin();
+        self.unflushed.entries += entries.len() as u64;
+        for entry in entries {
+            let position = position(&entry.log_id);
+            if position.term > self.term {
+                self.term = position.term;
+                self.proposals.term_applied(position.term);
+            }
+            match entry.payload {
+                EntryPayload::Blank => fatal(applier.apply(position, None, false))?,
+                EntryPayload::Membership(membership) => {
+                    let stored = StoredMembership::<_, _, Peer>::new(Some(entry.log_id), membership);
+                    applier.put_meta(MEMBERSHIP, serde_json::to_vec(&stored)?.into());
+                    fatal(applier.apply(position, None, false))?;
+                }
+                EntryPayload::Normal(payload) => {
+                    self.unflushed.bytes += payload.0.len() as u64;
+                    let command = Command::decode(payload.0).map_err(io::Error::other)?;
+                    let waiter = self.proposals.take(command.id);
+                    let answer = applier.apply(position, Some(&command), waiter.is_some());
+                    if let Err(error) = &answer
+                        && error.is_fatal()
+                    {
+                        return Err(io::Error::other(error.clone()));
+                    }
+                    compacted |= answer.is_ok() && matches!(command.op, Some(Op::Compact(_)));
+                    if let Some(waiter) = waiter {
+                        answers.push_back((waiter, answer));
+                    }
+                }
+            }
+        }
+        applier.commit().map_err(io::Error::other)?;
+        self.replica.publish(last + 1);
+        for (waiter, answer) in answers {
+            // A client that went away in the meantime is no error.
+            let _ = waiter.send(Outcome::Applied(answer));
+        }
+        if compacted {
+            self.replica.compaction.notify_one();
+        }
+        if self.unflushed.entries >= self.entries_to_flush || self.unflushed.bytes >= FLUSH_BYTES {
+            self.unflushed = Unflushed::default();
+            self.flush_due.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// A blank entry cannot fail but for a broken store.
+fn fatal(answer: Answer) -> io::Result<()> {
+    answer.map(drop).map_err(io::Error::other)
+}
+
+fn position(id: &LogId) -> LogPosition {
+    let term = wire::log_id_out(id).term;
+    LogPosition { term, node: 0, index: id.index }
+}
+
+fn log_id(position: LogPosition) -> LogId {
+    wire::log_id_in(member_proto::peerpb::LogId { term: position.term, index: position.index })
+}
+
+fn meta_of<B: Backend>(store: &member_state::Store<B>) -> io::Result<SnapshotMetaOf<C>> {
+    Ok(SnapshotMetaOf::<C> { last_log_id: store.applied().map(log_id), last_membership: membership_of(store)? })
+}
+
+fn membership_of<B: Backend>(store: &member_state::Store<B>) -> io::Result<StoredMembershipOf<C>> {
+    match store.get_meta(MEMBERSHIP).map_err(io::Error::other)? {
+        Some(json) => Ok(serde_json::from_slice(&json)?),
+        None => Ok(StoredMembership::default()),
+    }
+}
+
+impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
+    type SnapshotData = Checkpoint;
+    type SnapshotBuilder = Builder<E>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembershipOf<C>), io::Error> {
+        let meta = meta_of(&self.replica.store())?;
+        Ok((meta.last_log_id, meta.last_membership))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<C>, io::Error>> + Unpin + Send,
+    {
+        let mut batches = entries.ready_chunks(BATCH);
+        while let Some(batch) = batches.next().await {
+            let mut entries = Vec::with_capacity(batch.len());
+            let mut responders = Vec::new();
+            for item in batch {
+                let (entry, responder) = item?;
+                entries.push(entry);
+                responders.extend(responder);
+            }
+            self.apply_batch(entries)?;
+            for responder in responders {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<E> {
+        Builder { replica: Arc::clone(&self.replica), checkpoints: Arc::clone(&self.checkpoints) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<C>, snapshot: Checkpoint) -> Result<(), io::Error> {
+        let replica = Arc::clone(&self.replica);
+        blocking(move || {
+            let backend = replica.engine().replace(snapshot.dir()?)?;
+            replica.replace(backend)
+        })
+        .await?;
+        let installed = meta_of(&self.replica.store())?;
+        if installed.last_log_id != meta.last_log_id {
+            return Err(io::Error::other("the snapshot's content does not reach the entry it claims"));
+        }
+        if let Some(id) = &meta.last_log_id {
+            let term = wire::log_id_out(id).term;
+            if term > self.term {
+                self.term = term;
+                self.proposals.term_applied(term);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<C, Checkpoint>>, io::Error> {
+        if self.replica.store().applied().is_none() {
+            return Ok(None);
+        }
+        // Nothing is applied while this runs: both are called by one worker.
+        self.get_snapshot_builder().await.checkpoint().await.map(Some)
+    }
+}
+
+/// Makes the state durable, and copies of it.
+pub(super) struct Builder<E: Engine> {
+    replica: Arc<Replica<E>>,
+    checkpoints: Arc<AtomicU64>,
+}
+
+impl<E: Engine> Builder<E> {
+    async fn checkpoint(&self) -> io::Result<SnapshotOf<C, Checkpoint>> {
+        let number = self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        let replica = Arc::clone(&self.replica);
+        blocking(move || {
+            let store = replica.store();
+            let meta = meta_of(&store)?;
+            let dir = replica.engine().scratch().join(format!("out-{number}"));
+            replica.engine().checkpoint(store.backend(), &dir)?;
+            Ok(SnapshotOf::<C, Checkpoint> { meta, snapshot: Checkpoint::own(dir) })
+        })
+        .await
+    }
+}
+
+impl<E: Engine> RaftSnapshotBuilder<C> for Builder<E> {
+    type SnapshotData = Checkpoint;
+
+    /// A durable point: openraft purges the log up to what it returns. The copy itself is made when a follower
+    /// needs one.
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<C, Checkpoint>, io::Error> {
+        let replica = Arc::clone(&self.replica);
+        blocking(move || {
+            let store = replica.store();
+            // Taken before the flush, so that what it names is certainly durable after it.
+            let meta = meta_of(&store)?;
+            replica.engine().flush(store.backend())?;
+            Ok(SnapshotOf::<C, Checkpoint> { meta, snapshot: Checkpoint::none() })
+        })
+        .await
+    }
+}
+
+/// Runs a call that waits for the disk where it does not hold up the reactor.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

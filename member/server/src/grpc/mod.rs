@@ -1,0 +1,45 @@
+//! etcd's gRPC services over the member.
+
+mod cluster;
+mod convert;
+mod kv;
+mod maintenance;
+
+pub(crate) use cluster::ClusterService;
+pub(crate) use kv::KvService;
+pub(crate) use maintenance::MaintenanceService;
+
+use tonic::{Code, Status};
+
+use crate::write::WriteError;
+
+/// etcd's code for a refusal by the state. Sources: etcd 3.6, `rpctypes/error.go`.
+fn code(error: &member_state::Error) -> Code {
+    use member_state::Error;
+    match error {
+        Error::EmptyKey
+        | Error::KeyNotFound
+        | Error::ValueProvided
+        | Error::LeaseProvided
+        | Error::TooManyOps
+        | Error::DuplicateKey
+        | Error::InvalidSortOption => Code::InvalidArgument,
+        Error::Compacted | Error::FutureRevision => Code::OutOfRange,
+        Error::LeaseNotFound => Code::NotFound,
+        Error::Corrupt(_) => Code::DataLoss,
+        Error::Backend(_) => Code::Unknown,
+    }
+}
+
+fn refused(error: &member_state::Error) -> Status {
+    Status::new(code(error), error.text())
+}
+
+fn not_written(error: &WriteError) -> Status {
+    match error {
+        WriteError::State(error) => refused(error),
+        WriteError::TooLarge => Status::invalid_argument(error.to_string()),
+        WriteError::TooManyRequests => Status::resource_exhausted(error.to_string()),
+        WriteError::TimedOut | WriteError::LeaderLost | WriteError::Stopped => Status::unavailable(error.to_string()),
+    }
+}

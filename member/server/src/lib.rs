@@ -1,0 +1,33 @@
+//! The server of a member: consensus, peers, etcd's services, both ports.
+//!
+//! It composes what other crates own: the log ([`member_log`]), the replicated semantics ([`member_state`]) and a
+//! storage engine that it knows only as [`Engine`]. openraft is named in one module here (`consensus`); the wire's
+//! types stop in one file per direction (`grpc/convert.rs`, `consensus/wire.rs`).
+//!
+//! A write's way: `grpc` checks and converts it, `write` proposes it (here or through a link to the leader),
+//! consensus commits it, `state_machine` applies it and answers through `proposals`. A linearizable read passes
+//! `barrier` and then reads the local store; neither touches the log or the disk.
+
+mod authority;
+mod barrier;
+mod consensus;
+mod engine;
+mod grpc;
+mod http;
+mod listen;
+mod member;
+mod metrics;
+mod node;
+mod peer;
+mod proposals;
+mod replica;
+mod resolve;
+mod router;
+mod tls;
+mod write;
+
+pub use engine::Engine;
+pub use listen::ListenError;
+pub use member::{Layout, Member, MemberError};
+pub use node::SERVER_VERSION;
+pub use tls::TlsError;

@@ -1,0 +1,199 @@
+//! Listening ports: accept, encrypt, and serve HTTP/1 and HTTP/2 on one port.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+
+use crate::tls::Acceptor;
+
+/// A handshake that takes longer is given up: a silent client must not hold a slot for ever.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A URL that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// No host and port.
+    #[error("listen URL {url} has no host and port")]
+    BadUrl {
+        /// The URL.
+        url: String,
+    },
+    /// The host resolves to nothing.
+    #[error("listen tcp: lookup {host}: {source}")]
+    Lookup {
+        /// The host.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address is taken or is not this machine's.
+    #[error("listen tcp {address}: bind: {}", bind_text(source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Go's words, which operators search for.
+fn bind_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Binds a listen URL; a host name is resolved, IPv4 first as Go does.
+pub(crate) async fn bind(url: &str) -> Result<TcpListener, ListenError> {
+    let bad = || ListenError::BadUrl { url: url.to_owned() };
+    let uri: http::Uri = url.parse().map_err(|_| bad())?;
+    let host = uri.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().ok_or_else(bad)?;
+    let lookup = |source| ListenError::Lookup { host: host.to_owned(), source };
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(lookup)?.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    let address = *addresses.first().ok_or_else(|| lookup(io::ErrorKind::NotFound.into()))?;
+    // tokio sets SO_REUSEADDR, so that a restart does not wait for old connections to time out.
+    TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })
+}
+
+/// Settings of HTTP/2 on a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Http2 {
+    pub(crate) max_concurrent_streams: u32,
+    pub(crate) keepalive_interval: Duration,
+    pub(crate) keepalive_timeout: Duration,
+}
+
+/// Serves a port until `stopping`; its connections finish their requests first.
+pub(crate) async fn serve<S, F>(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    http2: Http2,
+    service: S,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+) where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(http2.max_concurrent_streams)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_frame_size(64 << 10)
+        .keep_alive_interval(Some(http2.keepalive_interval))
+        .keep_alive_timeout(http2.keepalive_timeout);
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, mostly: accepting again at once would only spin.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let connection =
+            serve_connection(stream, remote, acceptor.clone(), builder.clone(), service.clone(), stopping.clone());
+        tasks.spawn(connection);
+    }
+}
+
+async fn serve_connection<S, F>(
+    stream: TcpStream,
+    remote: SocketAddr,
+    acceptor: Acceptor,
+    builder: auto::Builder<TokioExecutor>,
+    service: S,
+    stopping: CancellationToken,
+) where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    // Without it small answers wait for the client's delayed acknowledgement.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let transport = match tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await {
+        Ok(Ok(transport)) => transport,
+        Ok(Err(error)) => {
+            tracing::warn!("remote-addr" = %remote, "server-name" = "", error = go_tls_text(&error), "rejected connection");
+            return;
+        }
+        Err(_) => {
+            tracing::warn!("remote-addr" = %remote, "server-name" = "", error = "EOF", "rejected connection");
+            return;
+        }
+    };
+    let service = service_fn(move |request| {
+        let response = service(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(transport), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%remote, %error, "connection ended");
+    }
+}
+
+/// The words of Go's TLS for a failed handshake, which operators search for.
+fn go_tls_text(error: &io::Error) -> String {
+    use rustls::{AlertDescription, CertificateError, Error};
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return if error.kind() == io::ErrorKind::UnexpectedEof { "EOF".to_owned() } else { error.to_string() };
+    };
+    let unverified = "tls: failed to verify client certificate: x509";
+    match tls {
+        Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            format!("{unverified}: certificate signed by unknown authority")
+        }
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => format!("{unverified}: certificate has expired or is not yet valid"),
+        Error::InvalidCertificate(
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+        ) => format!("{unverified}: certificate specifies an incompatible key usage"),
+        Error::InvalidMessage(_) => "tls: first record does not look like a TLS handshake".to_owned(),
+        Error::AlertReceived(AlertDescription::UnknownCA) => {
+            "remote error: tls: unknown certificate authority".to_owned()
+        }
+        Error::AlertReceived(AlertDescription::BadCertificate | AlertDescription::CertificateUnknown) => {
+            "remote error: tls: bad certificate".to_owned()
+        }
+        other => other.to_string(),
+    }
+}

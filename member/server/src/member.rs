@@ -1,0 +1,516 @@
+//! One member of a cluster: starts in a fixed order, owns every task, stops in the reverse order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use member_flags::{Bootstrap, FlagError, Flags, Url};
+use member_log::{Identity, Log, LogError, LogOptions};
+use member_proto::etcdserverpb::cluster_server::ClusterServer;
+use member_proto::etcdserverpb::kv_server::KvServer;
+use member_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use member_proto::peerpb::peer_server::PeerServer;
+use member_state::{Op, Publish};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::barrier::Barrier;
+use crate::consensus::{Consensus, Settings, Stopped};
+use crate::engine::Engine;
+use crate::listen::{self, Http2, ListenError};
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::peer::link::{Introduction, MAX_MESSAGE_BYTES};
+use crate::peer::links::Links;
+use crate::peer::service::PeerService;
+use crate::proposals::Proposals;
+use crate::replica::Replica;
+use crate::router::{ClientPort, PeerPort};
+use crate::tls::{Acceptor, PeerConnector, TlsError, TlsFiles};
+use crate::write::Writer;
+
+/// etcd lets a request take this long beside two election timeouts.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a data directory that another process uses is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long clients' requests in flight may take once the member stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// gRPC's own bytes around a request of `--max-request-bytes`; etcd's figure.
+const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Why a member did not start or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The flags contradict each other or the cluster.
+    #[error(transparent)]
+    Flags(#[from] FlagError),
+    /// A URL cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state cannot be used.
+    #[error("cannot open the state in {}", dir.display())]
+    State {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state belongs to a log that is not there.
+    #[error(
+        "{} holds state, but {} holds no log: the log was removed or --wal-dir has changed; restore it, or remove the whole data directory and replace the member",
+        state.display(), log.display()
+    )]
+    StateWithoutLog {
+        /// The state's directory.
+        state: PathBuf,
+        /// The log's directory.
+        log: PathBuf,
+    },
+    /// `--initial-cluster-state existing` at a first start.
+    #[error(
+        "--initial-cluster-state existing is not supported by this release of member: a cluster keeps the members that founded it; start a member with its own data directory, or a new cluster with state new"
+    )]
+    JoinUnsupported,
+    /// Consensus has ended.
+    #[error("the member cannot go on: {reason}")]
+    Consensus {
+        /// openraft's reason.
+        reason: String,
+    },
+}
+
+impl From<Stopped> for MemberError {
+    fn from(stopped: Stopped) -> Self {
+        Self::Consensus { reason: stopped.to_string() }
+    }
+}
+
+impl MemberError {
+    /// etcd's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Flags(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
+/// A running member.
+pub struct Member<E: Engine> {
+    node: Arc<Node<E>>,
+    log: Log,
+    links: Arc<Links>,
+    clients: Part,
+    peers: Part,
+    core: Part,
+    failed: watch::Receiver<Option<String>>,
+}
+
+/// Tasks that stop together.
+#[derive(Clone, Default)]
+struct Part {
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Part {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Cancels the tasks and waits for them; false when some did not end in time.
+    async fn stop(&self, patience: Duration) -> bool {
+        self.stopping.cancel();
+        self.tasks.close();
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+    }
+}
+
+/// Listening sockets, bound before anything else is touched, so that a taken port changes nothing.
+struct Ports {
+    peer: Vec<(TcpListener, Acceptor)>,
+    client: Vec<(TcpListener, Acceptor)>,
+    metrics: Vec<(TcpListener, Acceptor)>,
+}
+
+impl Ports {
+    async fn bind(flags: &Flags) -> Result<Self, MemberError> {
+        let peer_tls = acceptor(peer_files(flags).as_ref())?;
+        let client_tls = acceptor(client_files(flags).as_ref())?;
+        let mut ports = Self { peer: Vec::new(), client: Vec::new(), metrics: Vec::new() };
+        for (urls, tls, bound) in [
+            (&flags.listen_peer_urls, &peer_tls, &mut ports.peer),
+            (&flags.listen_client_urls, &client_tls, &mut ports.client),
+            (&flags.listen_metrics_urls, &client_tls, &mut ports.metrics),
+        ] {
+            for url in urls.iter() {
+                let tls = if url.scheme().is_tls() { tls.clone() } else { Acceptor::new(None) };
+                bound.push((listen::bind(url.as_str()).await?, tls));
+            }
+        }
+        Ok(ports)
+    }
+}
+
+fn acceptor(files: Option<&TlsFiles>) -> Result<Acceptor, TlsError> {
+    Ok(Acceptor::new(files.map(TlsFiles::server_config).transpose()?))
+}
+
+fn client_files(flags: &Flags) -> Option<TlsFiles> {
+    let (cert, key) = flags.cert_file.clone().zip(flags.key_file.clone())?;
+    Some(TlsFiles { cert, key, trusted_ca: flags.trusted_ca_file.clone() })
+}
+
+fn peer_files(flags: &Flags) -> Option<TlsFiles> {
+    let (cert, key) = flags.peer_cert_file.clone().zip(flags.peer_key_file.clone())?;
+    Some(TlsFiles { cert, key, trusted_ca: flags.peer_trusted_ca_file.clone() })
+}
+
+/// Where a member keeps what.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The raft log.
+    pub log: PathBuf,
+    /// The replicated state.
+    pub state: PathBuf,
+}
+
+impl Layout {
+    /// The directories that the flags name, laid out as etcd's.
+    #[must_use]
+    pub fn of(flags: &Flags) -> Self {
+        let member = flags.effective_data_dir().join("member");
+        Self { log: flags.wal_dir.clone().unwrap_or_else(|| member.join("wal")), state: member.join("state") }
+    }
+}
+
+impl<E: Engine> Member<E> {
+    /// Starts a member: binds, opens what it left at its last stop, and joins its cluster. Returns when both ports
+    /// are served; [`Member::ready`] waits for the cluster.
+    ///
+    /// # Errors
+    /// When the flags, the certificates, the ports or the stored data do not allow it. Nothing is changed then.
+    pub async fn start(flags: &Flags, open_engine: impl FnOnce() -> io::Result<E>) -> Result<Self, MemberError> {
+        let layout = Layout::of(flags);
+        let ports = Ports::bind(flags).await?;
+        let connector = PeerConnector::new(peer_files(flags).as_ref())?;
+        let metrics = Arc::new(Metrics::default());
+        let log = open_log(&layout, &metrics).await?;
+        let (identity, founders) = identify(flags, &layout, &log).await?;
+        let state_error = |source| MemberError::State { dir: layout.state.clone(), source };
+        let replica = Arc::new(open_engine().and_then(Replica::open).map_err(state_error)?);
+
+        let id = identity.member_id;
+        let election_timeout = Duration::from_millis(flags.election_timeout_ms);
+        let core = Part::default();
+        let proposals = Arc::new(Proposals::new(id));
+        let introduction = Introduction::new(identity.cluster_id, id);
+        let links = Arc::new(Links::new(
+            introduction,
+            connector,
+            election_timeout,
+            Arc::clone(&proposals),
+            core.tasks.clone(),
+        ));
+        let settings = Settings {
+            heartbeat: Duration::from_millis(flags.heartbeat_interval_ms),
+            election_timeout,
+            pre_vote: flags.pre_vote,
+            snapshot_count: flags.effective_snapshot_count(),
+            catch_up_entries: flags.snapshot_catchup_entries,
+        };
+        let consensus = Arc::new(
+            Consensus::start(
+                id,
+                &settings,
+                log.clone(),
+                Arc::clone(&replica),
+                Arc::clone(&proposals),
+                Arc::clone(&links),
+            )
+            .await?,
+        );
+        let (barrier, barrier_work) = Barrier::new(Arc::clone(&consensus), Arc::clone(&replica), election_timeout);
+        let patience = REQUEST_PATIENCE + 2 * election_timeout;
+        let max_request_bytes = usize::try_from(flags.max_request_bytes).unwrap_or(usize::MAX);
+        let node = Arc::new(Node {
+            id,
+            cluster_id: identity.cluster_id,
+            writer: Writer::new(Arc::clone(&consensus), Arc::clone(&proposals), max_request_bytes, patience),
+            consensus,
+            replica,
+            proposals,
+            barrier,
+            metrics,
+            max_txn_ops: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
+            patience,
+            election_timeout,
+            compacted: watch::Sender::new(-1),
+            compactions: AtomicI64::new(-1),
+        });
+
+        let (failed_sender, failed) = watch::channel(None);
+        core.spawn(barrier_work);
+        let running = Arc::clone(&node);
+        core.spawn(async move {
+            let stopped = running.consensus.run().await;
+            failed_sender.send_replace(Some(stopped.to_string()));
+        });
+        let compacting = Arc::clone(&node);
+        core.spawn(async move { compacting.compact().await });
+
+        let peers = Part::default();
+        let clients = Part::default();
+        serve_ports(&node, flags, ports, &peers, &clients);
+        if let Some(founders) = founders {
+            let founding = Arc::clone(&node);
+            let links = Arc::clone(&links);
+            core.spawn(async move { found(&founding, &links, founders).await });
+        }
+        tracing::info!(
+            "local-member-id" = %format_args!("{id:x}"),
+            "cluster-id" = %format_args!("{:x}", identity.cluster_id),
+            "starting local etcd server"
+        );
+        let publishing = Arc::clone(&node);
+        let own = Publish {
+            member_id: id,
+            name: flags.name.clone(),
+            client_urls: flags.advertise_client_urls.to_strings(),
+        };
+        let urls = flags.listen_client_urls.clone();
+        core.spawn(async move {
+            publish(&publishing, own).await;
+            tracing::info!("ready to serve client requests");
+            for url in urls.iter() {
+                if url.scheme().is_tls() {
+                    tracing::info!(address = url.address(), "serving client traffic securely");
+                } else {
+                    tracing::info!(
+                        address = url.address(),
+                        "serving client traffic insecurely; this is strongly discouraged!"
+                    );
+                }
+            }
+        });
+        Ok(Self { node, log, links, clients, peers, core, failed })
+    }
+
+    /// Waits until the member cannot go on; why.
+    pub async fn failed(&self) -> MemberError {
+        let mut failed = self.failed.clone();
+        let reason = match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "its tasks have ended".to_owned(),
+        };
+        MemberError::Consensus { reason }
+    }
+
+    /// Stops: hands the leadership over, lets requests in flight finish, makes the state durable.
+    pub async fn stop(self) {
+        if self.node.leadership().leader == Some(self.node.id)
+            && let Some(successor) = self.node.consensus.successor()
+        {
+            tracing::info!(to = %format_args!("{successor:x}"), "leadership transfer starting");
+            if self.node.move_leader(successor).await.is_err() {
+                tracing::warn!("leadership transfer failed; the others will elect a leader");
+            }
+        }
+        if !self.clients.stop(DRAIN_PATIENCE).await {
+            tracing::warn!("client requests were cut off");
+        }
+        if let Err(error) = self.node.consensus.shutdown().await {
+            tracing::warn!(%error, "consensus did not stop cleanly");
+        }
+        self.links.close();
+        if !self.peers.stop(DRAIN_PATIENCE).await {
+            tracing::warn!("peer connections were cut off");
+        }
+        if !self.core.stop(DRAIN_PATIENCE).await {
+            tracing::warn!("internal tasks were cut off");
+        }
+        let node = self.node;
+        let flushed = tokio::task::spawn_blocking(move || {
+            let store = node.store();
+            node.replica.engine().flush(store.backend())
+        });
+        match flushed.await {
+            Ok(Ok(())) => {}
+            // The log has it all: the next start applies it again.
+            Ok(Err(error)) => tracing::warn!(%error, "state not flushed"),
+            Err(error) => tracing::warn!(%error, "state not flushed"),
+        }
+        self.log.close();
+        tracing::info!("stopped");
+    }
+}
+
+/// Opens the log; waits a while for another process to let go of it.
+async fn open_log(layout: &Layout, metrics: &Arc<Metrics>) -> Result<Log, MemberError> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    let mut warned = false;
+    loop {
+        let mut options = LogOptions::new(&layout.log);
+        let metrics = Arc::clone(metrics);
+        options.on_fsync = Some(Arc::new(move |duration| metrics.wal_fsync.observe(duration)));
+        let opened = tokio::task::spawn_blocking(move || Log::open(options)).await;
+        match opened.map_err(|e| MemberError::Consensus { reason: e.to_string() })? {
+            Ok(log) => return Ok(log),
+            Err(LogError::InUse { dir, holder }) if tokio::time::Instant::now() < deadline => {
+                if !warned {
+                    warned = true;
+                    tracing::warn!(dir = %dir.display(), holder, "data directory is in use by another process; waiting for it to exit before starting");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Members that found a cluster: id to peer URLs.
+type Founders = BTreeMap<u64, Vec<String>>;
+
+/// Who this member is: from its log, or, at its first start, from the flags. The founders of a new cluster come
+/// with it until this member has heard from the cluster.
+async fn identify(
+    flags: &Flags,
+    layout: &Layout,
+    log: &Log,
+) -> Result<(Identity, Option<Founders>), MemberError> {
+    if let Some(identity) = log.identity() {
+        if !log.is_empty() {
+            tracing::info!("the server is already initialized as member before, starting as etcd member...");
+            return Ok((identity, None));
+        }
+    } else if layout.state.exists() {
+        return Err(MemberError::StateWithoutLog { state: layout.state.clone(), log: layout.log.clone() });
+    }
+    let (cluster_id, member_id, members) = match flags.check_bootstrap(&crate::resolve::address)? {
+        Bootstrap::New { cluster_id, local_id, members } => (cluster_id, local_id, members),
+        Bootstrap::Existing { .. } => return Err(MemberError::JoinUnsupported),
+    };
+    let urls = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
+    let founders = members.iter().map(|member| (member.id, urls(&member.peer_urls))).collect();
+    let identity = Identity { cluster_id, member_id };
+    log.set_identity(identity)?;
+    Ok((identity, Some(founders)))
+}
+
+/// Founds the cluster. The founder with the smallest id goes first, as soon as a quorum can be reached, so that no
+/// two stand for election at once; the others step in when they hear nothing for an election timeout.
+async fn found<E: Engine>(node: &Node<E>, links: &Links, founders: Founders) {
+    let first = founders.keys().next() == Some(&node.id);
+    let deadline = tokio::time::Instant::now() + node.election_timeout;
+    let quorum = founders.len() / 2 + 1;
+    loop {
+        match node.consensus.is_initialized().await {
+            Ok(false) => {}
+            Ok(true) | Err(_) => return,
+        }
+        let late = tokio::time::Instant::now() >= deadline;
+        let reachable = if first || late { 1 + links.reachable(&founders, node.id).await } else { 0 };
+        if reachable >= quorum {
+            if let Err(error) = node.consensus.found(founders).await {
+                tracing::error!(%error, "cannot found the cluster");
+            }
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Tells the cluster this member's name and client URLs, until it is heard.
+async fn publish<E: Engine>(node: &Node<E>, own: Publish) {
+    loop {
+        match node.write(Op::Publish(own.clone())).await {
+            Ok(_) => {
+                tracing::info!(
+                    "local-member-id" = %format_args!("{:x}", node.id),
+                    name = own.name,
+                    "published local member to cluster through raft"
+                );
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "failed to publish local member to cluster through raft"),
+        }
+    }
+}
+
+fn serve_ports<E: Engine>(node: &Arc<Node<E>>, flags: &Flags, ports: Ports, peers: &Part, clients: &Part) {
+    let http2 = Http2 {
+        max_concurrent_streams: flags.max_concurrent_streams,
+        keepalive_interval: flags.grpc_keepalive_interval,
+        keepalive_timeout: flags.grpc_keepalive_timeout,
+    };
+    let peer_port = PeerPort {
+        node: Arc::clone(node),
+        peer: PeerServer::new(PeerService {
+            consensus: Arc::clone(&node.consensus),
+            cluster_id: node.cluster_id,
+            tasks: peers.tasks.clone(),
+            stopping: peers.stopping.clone(),
+        })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES),
+    };
+    for (listener, tls) in ports.peer {
+        let port = peer_port.clone();
+        let service = move |request: Request<Incoming>| {
+            let port = port.clone();
+            async move { port.answer(request).await }
+        };
+        let (tasks, stopping) = (peers.tasks.clone(), peers.stopping.clone());
+        peers.tasks.spawn(listen::serve(listener, tls, http2, service, tasks, stopping));
+    }
+    let receive = usize::try_from(flags.max_request_bytes).unwrap_or(usize::MAX).saturating_add(GRPC_OVERHEAD_BYTES);
+    let client_port = ClientPort {
+        node: Arc::clone(node),
+        kv: KvServer::new(crate::grpc::KvService(Arc::clone(node)))
+            .max_decoding_message_size(receive)
+            .max_encoding_message_size(usize::MAX),
+        cluster: ClusterServer::new(crate::grpc::ClusterService(Arc::clone(node))),
+        maintenance: MaintenanceServer::new(crate::grpc::MaintenanceService(Arc::clone(node))),
+    };
+    for (listener, tls) in ports.client {
+        let port = client_port.clone();
+        let service = move |request: Request<Incoming>| {
+            let port = port.clone();
+            async move { port.answer(request).await }
+        };
+        let (tasks, stopping) = (clients.tasks.clone(), clients.stopping.clone());
+        clients.tasks.spawn(listen::serve(listener, tls, http2, service, tasks, stopping));
+    }
+    for (listener, tls) in ports.metrics {
+        let node = Arc::clone(node);
+        let service = move |request: Request<Incoming>| {
+            let node = Arc::clone(&node);
+            async move { crate::http::respond(&node, &request).await }
+        };
+        let (tasks, stopping) = (clients.tasks.clone(), clients.stopping.clone());
+        clients.tasks.spawn(listen::serve(listener, tls, http2, service, tasks, stopping));
+    }
+}

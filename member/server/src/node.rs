@@ -1,0 +1,175 @@
+//! What the services of both ports see of the member.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use member_proto::etcdserverpb as pb;
+use member_state::{CompactProgress, Op, Response, Store};
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::barrier::Barrier;
+use crate::consensus::{Consensus, Leadership, Progress};
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::proposals::Proposals;
+use crate::replica::Replica;
+use crate::write::{WriteError, Writer};
+
+/// The etcd release whose API and behaviour the member offers; clients detect features by it.
+pub const SERVER_VERSION: &str = "3.6.14";
+
+/// The version on which all members agree, as etcd prints it.
+pub(crate) const CLUSTER_VERSION: &str = "3.6.0";
+
+/// Revisions that one step of a compaction removes; readers and writers get in between.
+const COMPACTION_STEP: usize = 1000;
+
+/// The assembled member.
+pub(crate) struct Node<E: Engine> {
+    pub(crate) id: u64,
+    pub(crate) cluster_id: u64,
+    pub(crate) consensus: Arc<Consensus<E>>,
+    pub(crate) replica: Arc<Replica<E>>,
+    pub(crate) proposals: Arc<Proposals>,
+    pub(crate) writer: Writer<E>,
+    pub(crate) barrier: Barrier,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) max_txn_ops: usize,
+    pub(crate) patience: Duration,
+    pub(crate) election_timeout: Duration,
+    /// The revision up to which compacted versions are removed.
+    pub(crate) compacted: watch::Sender<i64>,
+    /// Last revision for which a compaction was seen; for metrics.
+    pub(crate) compactions: AtomicI64,
+}
+
+/// Why the leadership was not handed over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MoveLeaderError {
+    #[error("etcdserver: not leader")]
+    NotLeader,
+    #[error("etcdserver: bad leader transferee")]
+    BadTarget,
+    #[error("etcdserver: request timed out")]
+    TimedOut,
+    #[error("etcdserver: server stopped")]
+    Stopped,
+}
+
+impl<E: Engine> Node<E> {
+    /// The header of an answer that shows the state at `revision`.
+    pub(crate) fn header(&self, revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.id,
+            revision,
+            raft_term: self.consensus.leader_now().term,
+        }
+    }
+
+    pub(crate) fn store(&self) -> Arc<Store<E::Backend>> {
+        self.replica.store()
+    }
+
+    pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
+        self.writer.write(op).await
+    }
+
+    /// Returns when a read of the local state is linearizable.
+    pub(crate) async fn linearize(&self) -> Result<(), Status> {
+        match tokio::time::timeout(self.patience, self.barrier.pass()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Status::unavailable("etcdserver: server stopped")),
+            Err(_) if self.leadership().leader.is_none() => Err(Status::unavailable("etcdserver: no leader")),
+            Err(_) => Err(Status::unavailable("etcdserver: request timed out")),
+        }
+    }
+
+    pub(crate) fn max_txn_ops(&self) -> usize {
+        self.max_txn_ops
+    }
+
+    pub(crate) fn leadership(&self) -> Leadership {
+        self.consensus.leader_now()
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.consensus.progress()
+    }
+
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.replica.applied_index()
+    }
+
+    pub(crate) fn is_learner(&self) -> bool {
+        self.consensus.nodes().iter().any(|node| node.id == self.id && node.learner)
+    }
+
+    /// The members as etcd lists them: sorted by id, without name and client URLs until they have started.
+    pub(crate) fn members(&self) -> Result<Vec<pb::Member>, member_state::Error> {
+        let mut attributes = self.store().attributes()?;
+        Ok(self
+            .consensus
+            .nodes()
+            .into_iter()
+            .map(|node| {
+                let published = attributes.remove(&node.id).unwrap_or_default();
+                pb::Member {
+                    id: node.id,
+                    name: published.name,
+                    peer_ur_ls: node.peer_urls,
+                    client_ur_ls: published.client_urls,
+                    is_learner: node.learner,
+                }
+            })
+            .collect())
+    }
+
+    /// Hands the leadership to `target`.
+    pub(crate) async fn move_leader(&self, target: u64) -> Result<(), MoveLeaderError> {
+        if self.leadership().leader != Some(self.id) {
+            return Err(MoveLeaderError::NotLeader);
+        }
+        if target == self.id {
+            return Ok(());
+        }
+        if !self.consensus.nodes().iter().any(|node| node.id == target && !node.learner) {
+            return Err(MoveLeaderError::BadTarget);
+        }
+        match self.consensus.transfer_leader(target, self.election_timeout).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(MoveLeaderError::TimedOut),
+            Err(_) => Err(MoveLeaderError::Stopped),
+        }
+    }
+
+    /// Returns when everything that a compaction at `revision` made unreadable is removed.
+    pub(crate) async fn wait_compacted(&self, revision: i64) {
+        let mut compacted = self.compacted.subscribe();
+        // The sender lives as long as self.
+        let _ = compacted.wait_for(|done| *done >= revision).await;
+    }
+
+    /// Removes what compactions made unreadable; what an earlier run left is taken up first. Never returns.
+    pub(crate) async fn compact(&self) {
+        loop {
+            match self.store().compact_step(COMPACTION_STEP) {
+                Ok(CompactProgress::More { .. }) => tokio::task::yield_now().await,
+                Ok(CompactProgress::Done { revision, removed }) => {
+                    if removed > 0 {
+                        tracing::info!(revision, "finished scheduled compaction");
+                    }
+                    self.compactions.store(revision, Ordering::Relaxed);
+                    self.compacted.send_replace(revision);
+                    self.replica.compaction.notified().await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "compaction failed");
+                    self.replica.compaction.notified().await;
+                }
+            }
+        }
+    }
+}

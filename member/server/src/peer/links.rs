@@ -1,0 +1,102 @@
+//! The links to all other members, made when first needed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::link::{Introduction, Link};
+use crate::proposals::Proposals;
+use crate::tls::{PeerConnector, Transport};
+
+/// The links to all other members.
+pub(crate) struct Links {
+    introduction: Introduction,
+    connector: PeerConnector,
+    election_timeout: Duration,
+    proposals: Arc<Proposals>,
+    tasks: TaskTracker,
+    links: Mutex<HashMap<u64, (Vec<String>, Link)>>,
+}
+
+impl Links {
+    pub(crate) fn new(
+        introduction: Introduction,
+        connector: PeerConnector,
+        election_timeout: Duration,
+        proposals: Arc<Proposals>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { introduction, connector, election_timeout, proposals, tasks, links: Mutex::default() }
+    }
+
+    /// The link to `member`; a new one when its URLs changed.
+    pub(crate) fn to(&self, member: u64, peer_urls: &[String]) -> Link {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((urls, link)) = links.get(&member)
+            && urls == peer_urls
+        {
+            return link.clone();
+        }
+        let link = Link::new(
+            self.channel(peer_urls),
+            self.channel(peer_urls),
+            self.introduction.clone(),
+            Arc::clone(&self.proposals),
+            &self.tasks,
+        );
+        links.insert(member, (peer_urls.to_vec(), link.clone()));
+        link
+    }
+
+    /// How many of the other members answer on their peer ports now.
+    pub(crate) async fn reachable(&self, members: &BTreeMap<u64, Vec<String>>, own: u64) -> usize {
+        let others = members.iter().filter(|(id, _)| **id != own);
+        let tries = others.map(|(_, urls)| {
+            tokio::time::timeout(self.election_timeout, connect_first(&self.connector, urls))
+        });
+        let answers = futures_util::future::join_all(tries).await;
+        answers.iter().filter(|answer| matches!(answer, Ok(Ok(_)))).count()
+    }
+
+    /// Drops every link, which ends their tasks.
+    pub(crate) fn close(&self) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A channel that connects to the first of the URLs that accepts, and again when it broke.
+    fn channel(&self, peer_urls: &[String]) -> Channel {
+        let connector = self.connector.clone();
+        let urls = peer_urls.to_vec();
+        let connect = tower::service_fn(move |_: Uri| {
+            let connector = connector.clone();
+            let urls = urls.clone();
+            async move { connect_first(&connector, &urls).await.map(TokioIo::new) }
+        });
+        // The authority is only what HTTP/2 carries as :authority; the connector knows the addresses.
+        Endpoint::from_static("http://peer")
+            .connect_timeout(self.election_timeout)
+            // A black-holed peer is noticed within two election timeouts even when nothing is sent.
+            .http2_keep_alive_interval(self.election_timeout)
+            .keep_alive_timeout(self.election_timeout)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20)
+            .connect_with_connector_lazy(connect)
+    }
+}
+
+async fn connect_first(connector: &PeerConnector, urls: &[String]) -> std::io::Result<Transport<TcpStream>> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the member has no peer URL");
+    for url in urls {
+        match connector.connect(url).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

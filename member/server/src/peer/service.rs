@@ -1,0 +1,138 @@
+//! The service that other members call.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
+use member_proto::peerpb::peer_server::Peer;
+use member_proto::peerpb::{
+    AppendRequest, AppendResponse, ControlRequest, ControlResponse, ForwardRequest, ForwardResponse, SnapshotChunk,
+    SnapshotResponse,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::link::CLUSTER_ID;
+use crate::consensus::Consensus;
+use crate::engine::Engine;
+
+/// Answers that wait for the connection; the peer has at most as many calls in flight.
+const ANSWERS: usize = 1024;
+
+/// The service that other members call.
+pub(crate) struct PeerService<E: Engine> {
+    pub(crate) consensus: Arc<Consensus<E>>,
+    pub(crate) cluster_id: u64,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl<E: Engine> PeerService<E> {
+    /// Refuses members of other clusters.
+    fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let theirs = request.metadata().get(CLUSTER_ID).and_then(|id| id.to_str().ok());
+        let theirs = theirs.and_then(|id| u64::from_str_radix(id, 16).ok());
+        if theirs == Some(self.cluster_id) {
+            return Ok(request.into_inner());
+        }
+        let remote = theirs.map_or_else(|| "unknown".to_owned(), |id| format!("{id:x}"));
+        tracing::warn!(
+            "local-member-cluster-id" = %format_args!("{:x}", self.cluster_id),
+            "remote-peer-cluster-id" = remote,
+            "request cluster ID mismatch"
+        );
+        Err(Status::failed_precondition("cluster ID mismatch"))
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl<E: Engine> Peer for PeerService<E> {
+    type AppendStream = Answers<AppendResponse>;
+    type ControlStream = Answers<ControlResponse>;
+    type ForwardStream = Answers<ForwardResponse>;
+
+    async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Self::AppendStream>, Status> {
+        let requests = ended_by_error(self.admit(request)?);
+        let stopping = self.stopping.clone();
+        let responses = self.consensus.append_session(requests).take_until(stopping.cancelled_owned()).map(Ok);
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn control(
+        &self,
+        request: Request<Streaming<ControlRequest>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let mut requests = self.admit(request)?;
+        let consensus = Arc::clone(&self.consensus);
+        let stopping = self.stopping.clone();
+        let (answers, outgoing) = mpsc::channel(ANSWERS);
+        self.tasks.spawn(async move {
+            let mut working = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    request = requests.message() => {
+                        let Ok(Some(ControlRequest { id, call: Some(call) })) = request else { return };
+                        let consensus = &consensus;
+                        working.push(async move {
+                            ControlResponse { id, answer: Some(consensus.answer(call).await) }
+                        });
+                    }
+                    Some(response) = working.next() => {
+                        if answers.send(Ok(response)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let mut requests = self.admit(request)?;
+        let consensus = Arc::clone(&self.consensus);
+        let stopping = self.stopping.clone();
+        // Unbounded, but never longer than the follower's own bounded count of writes in flight.
+        let (refused, refusals) = mpsc::unbounded_channel();
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    request = requests.message() => {
+                        let Ok(Some(request)) = request else { return };
+                        consensus.propose_forwarded(request, &refused).await;
+                    }
+                }
+            }
+        });
+        let refusals =
+            UnboundedReceiverStream::new(refusals).ready_chunks(256).map(|refused| Ok(ForwardResponse { refused }));
+        Ok(Response::new(Box::pin(refusals)))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotResponse>, Status> {
+        let chunks = self.admit(request)?.map(|chunk| chunk.map_err(std::io::Error::other));
+        let response = Arc::clone(&self.consensus).receive_snapshot(chunks).await.map_err(|error| {
+            tracing::warn!(%error, "cannot install a snapshot");
+            Status::internal(error.to_string())
+        })?;
+        Ok(Response::new(response))
+    }
+}
+
+/// A connection that breaks ends the stream; the sender sees it too.
+fn ended_by_error<T: Send + 'static>(stream: Streaming<T>) -> impl Stream<Item = T> + Send + 'static {
+    stream
+        .take_while(|message| std::future::ready(message.is_ok()))
+        .filter_map(|message| std::future::ready(message.ok()))
+}

@@ -1,0 +1,105 @@
+//! Which service answers which request of a port. Paths are matched by hand: a router's tree walk and boxed layers
+//! would cost more than the services' own dispatch.
+
+use std::sync::Arc;
+
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+use member_proto::etcdserverpb::cluster_server::ClusterServer;
+use member_proto::etcdserverpb::kv_server::KvServer;
+use member_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use member_proto::peerpb::peer_server::PeerServer;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::{Code, Status};
+
+use crate::engine::Engine;
+use crate::grpc::{ClusterService, KvService, MaintenanceService};
+use crate::http as plain;
+use crate::node::Node;
+use crate::peer::service::PeerService;
+
+/// The client port: etcd's API, version, health, metrics.
+pub(crate) struct ClientPort<E: Engine> {
+    pub(crate) node: Arc<Node<E>>,
+    pub(crate) kv: KvServer<KvService<E>>,
+    pub(crate) cluster: ClusterServer<ClusterService<E>>,
+    pub(crate) maintenance: MaintenanceServer<MaintenanceService<E>>,
+}
+
+impl<E: Engine> Clone for ClientPort<E> {
+    fn clone(&self) -> Self {
+        Self {
+            node: Arc::clone(&self.node),
+            kv: self.kv.clone(),
+            cluster: self.cluster.clone(),
+            maintenance: self.maintenance.clone(),
+        }
+    }
+}
+
+impl<E: Engine> ClientPort<E> {
+    pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')).map(|(s, _)| s);
+        let answered = match service {
+            Some("etcdserverpb.KV") => self.kv.call(request).await,
+            Some("etcdserverpb.Cluster") => self.cluster.call(request).await,
+            Some("etcdserverpb.Maintenance") => self.maintenance.call(request).await,
+            _ if is_grpc(&request) => return unknown_service(service),
+            _ => return plain::respond(&self.node, &request).await,
+        };
+        match answered {
+            Ok(response) => too_large_as_go(response),
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// The peer port: the members' own protocol, version, members.
+pub(crate) struct PeerPort<E: Engine> {
+    pub(crate) node: Arc<Node<E>>,
+    pub(crate) peer: PeerServer<PeerService<E>>,
+}
+
+impl<E: Engine> Clone for PeerPort<E> {
+    fn clone(&self) -> Self {
+        Self { node: Arc::clone(&self.node), peer: self.peer.clone() }
+    }
+}
+
+impl<E: Engine> PeerPort<E> {
+    pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
+        if is_grpc(&request) {
+            return match self.peer.call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+        }
+        plain::respond_peer(&self.node, &request)
+    }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn unknown_service(service: Option<&str>) -> Response<Body> {
+    Status::unimplemented(format!("unknown service {}", service.unwrap_or_default())).into_http()
+}
+
+/// A message over the receive limit has the code and words of Go's gRPC, which clients of etcd know.
+fn too_large_as_go(response: Response<Body>) -> Response<Body> {
+    // grpc-status stands in the headers only when there is no body: every refusal, no success.
+    if !response.headers().contains_key("grpc-status") {
+        return response;
+    }
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() == Code::OutOfRange && status.message().contains("decoded message length too large") => {
+            let mut numbers = status.message().split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+            let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
+            Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})")).into_http()
+        }
+        _ => response,
+    }
+}

@@ -1,0 +1,15 @@
+//! `member`: an etcd-compatible server. This crate only composes: flags, logs, storage engine, server, signals.
+
+mod engine;
+mod logging;
+mod run;
+
+use std::process::ExitCode;
+
+// RocksDB's threads and the server's share one heap: glibc's arenas keep freed pages of each for good.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    run::run()
+}

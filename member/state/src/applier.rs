@@ -1,0 +1,198 @@
+//! Applying commands in the order of the log.
+//!
+//! An applier gathers the effects of any number of commands in one batch. Its own commands see them at once;
+//! readers see them all after [`Applier::commit`], or never.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::backend::{Backend, BackendError, Batch, Table};
+use crate::command::{Command, Compact, MemberAttributes, Op, Publish, Response};
+use crate::error::Error;
+use crate::execute::Execution;
+use crate::layout::{Arena, meta};
+use crate::store::{LogPosition, State, Store};
+
+/// A batch of commands under way. Dropped without a commit, nothing of it happened.
+#[derive(Debug)]
+pub struct Applier<'a, B: Backend> {
+    store: &'a Store<B>,
+    batch: Batch,
+    arena: Arena,
+    state: State,
+    /// The first failure of the backend; the batch may miss writes and must not be committed.
+    failed: Option<Error>,
+    dirty: bool,
+}
+
+impl<'a, B: Backend> Applier<'a, B> {
+    pub(crate) fn new(store: &'a Store<B>, state: State) -> Self {
+        Applier {
+            store,
+            batch: Batch::new(),
+            arena: Arena::default(),
+            state,
+            failed: None,
+            dirty: false,
+        }
+    }
+
+    /// Applies one entry of the log: a command, or `None` for an entry without one (blank, membership).
+    ///
+    /// Without `want_response` reads are skipped and the answer is [`Response::Empty`]; the effect is the same.
+    ///
+    /// # Errors
+    /// Why the command is refused. It then has no effect, but its position counts as applied, and the
+    /// applier goes on; unless the error [is fatal](Error::is_fatal), after which nothing can be
+    /// applied or committed.
+    ///
+    /// # Panics
+    /// When the position is not after the last one.
+    pub fn apply(
+        &mut self,
+        position: LogPosition,
+        command: Option<&Command>,
+        want_response: bool,
+    ) -> Result<Response, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        assert!(
+            self.state
+                .applied
+                .is_none_or(|last| last.index < position.index),
+            "entry {} was applied before",
+            position.index
+        );
+        self.state.applied = Some(position);
+        self.dirty = true;
+        let Some(op) = command.and_then(|command| command.op.as_ref()) else {
+            return Ok(Response::Empty);
+        };
+        let result = self.run(op, want_response);
+        if let Err(error) = &result
+            && error.is_fatal()
+        {
+            self.failed = Some(error.clone());
+        }
+        match result {
+            Ok(_) if !want_response => Ok(Response::Empty),
+            result => result,
+        }
+    }
+
+    fn run(&mut self, op: &Op, want_response: bool) -> Result<Response, Error> {
+        match op {
+            Op::Put(put) => self.execute(want_response, |execution| execution.put(put)),
+            Op::DeleteRange(delete) => {
+                self.execute(want_response, |execution| execution.delete_range(delete))
+            }
+            Op::Txn(txn) => self.execute(want_response, |execution| execution.txn(txn)),
+            Op::Compact(compact) => self.compact(*compact),
+            Op::Publish(publish) => Ok(self.publish(publish)),
+            Op::ClusterVersion(set) => {
+                let version = Bytes::copy_from_slice(set.version.as_bytes());
+                let key = Bytes::from_static(meta::CLUSTER_VERSION);
+                self.batch.put(Table::Meta, key, version);
+                Ok(Response::Empty)
+            }
+        }
+    }
+
+    fn execute(
+        &mut self,
+        want_response: bool,
+        command: impl FnOnce(&mut Execution<'_, B>) -> Result<Response, Error>,
+    ) -> Result<Response, Error> {
+        let mut execution = Execution {
+            backend: &self.store.backend,
+            batch: &mut self.batch,
+            arena: &mut self.arena,
+            begin: self.state.revision,
+            compacted: self.state.compacted,
+            writes: 0,
+            want_response,
+        };
+        let response = command(&mut execution)?;
+        self.state.revision = execution.revision();
+        Ok(response)
+    }
+
+    fn compact(&mut self, compact: Compact) -> Result<Response, Error> {
+        if compact.revision <= self.state.compacted {
+            return Err(Error::Compacted);
+        }
+        if compact.revision > self.state.revision {
+            return Err(Error::FutureRevision);
+        }
+        self.state.compacted = compact.revision;
+        Ok(Response::Compact {
+            revision: self.state.revision,
+        })
+    }
+
+    fn publish(&mut self, publish: &Publish) -> Response {
+        let attributes = MemberAttributes {
+            name: publish.name.clone(),
+            client_urls: publish.client_urls.clone(),
+        };
+        self.batch.put(
+            Table::Meta,
+            meta::member(publish.member_id),
+            attributes.encode_to_vec().into(),
+        );
+        Response::Empty
+    }
+
+    /// The revision after the commands so far.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.state.revision
+    }
+
+    /// The number of writes that a commit would do, for a caller that bounds its batches.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Stores a value for the server beside the keys.
+    pub fn put_meta(&mut self, key: &str, value: Bytes) {
+        self.dirty = true;
+        self.batch.put(Table::Meta, meta::server(key), value);
+    }
+
+    /// Forgets what a removed member published.
+    pub fn forget_member(&mut self, member_id: u64) {
+        self.dirty = true;
+        self.batch.delete(Table::Meta, meta::member(member_id));
+    }
+
+    /// Writes everything, the position of the last entry included, and shows it to readers.
+    ///
+    /// # Errors
+    /// When the backend failed, now or in an earlier call. The store must then be opened anew.
+    pub fn commit(mut self) -> Result<(), BackendError> {
+        match self.failed.take() {
+            Some(Error::Backend(error)) => return Err(error),
+            Some(error) => return Err(BackendError::new(error)),
+            None if !self.dirty => return Ok(()),
+            None => {}
+        }
+        self.state.write(&mut self.batch);
+        let published = self.store.state.write();
+        let mut published = published.unwrap_or_else(PoisonError::into_inner);
+        self.store.backend.write(&self.batch)?;
+        *published = self.state;
+        Ok(())
+    }
+}
+
+impl<B: Backend> Drop for Applier<'_, B> {
+    fn drop(&mut self) {
+        self.store.applying.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,42 @@
+//! The replicated semantics of the key-value store: what every member must compute alike.
+//!
+//! Commands come in by the order of the log ([`Applier::apply`]), reads come in from any thread
+//! ([`Store::range`]), and both work on a [`Backend`]: four ordered tables that are written
+//! atomically. Revisions, versions, transactions, compares and compaction follow etcd 3.6, its
+//! quirks included.
+//!
+//! The crate is synchronous and pure: no clock, no randomness, no files, no tasks. Whatever
+//! depends on those (leases' expiry, request ids, durability) is an argument or belongs to a caller.
+//!
+//! Invariant: the tables after a command are a function of the tables before it and the command, and
+//! a reader sees the tables between two commits, never inside one.
+
+mod applier;
+mod backend;
+mod command;
+mod compaction;
+mod error;
+mod execute;
+mod keyset;
+mod layout;
+mod memory;
+mod read;
+mod store;
+mod validate;
+mod view;
+
+pub use applier::Applier;
+pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
+pub use command::{
+    ClusterVersion, Command, Compact, Compare, CompareResult, CompareTarget, CompareValue,
+    DecodeError, DeleteRange, KeyValue, MemberAttributes, Op, Publish, Put, Range, RangeResponse,
+    Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
+};
+pub use compaction::CompactProgress;
+pub use error::{Error, OpenError};
+pub use layout::Revision;
+pub use memory::MemoryBackend;
+pub use store::{LogPosition, Store};
+pub use validate::{
+    MAX_TXN_DEPTH, validate_delete_range, validate_put, validate_range, validate_txn,
+};

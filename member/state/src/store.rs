@@ -1,0 +1,308 @@
+//! The store: the published state, and the door for readers.
+//!
+//! Readers hold the lock on [`State`] shared while they open a read, and a commit holds it exclusively while it
+//! writes; so the revision that a reader took and the tables that it opened belong together. Nobody
+//! holds it while collecting a result.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use prost::Message;
+
+use crate::applier::Applier;
+use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
+use crate::command::{
+    MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest, TxnResponse,
+};
+use crate::compaction::{self, CompactProgress, Sweep};
+use crate::error::{Corruption, Error, OpenError};
+use crate::execute::Path;
+use crate::layout::{Revision, meta, revision_key};
+use crate::read::{self, Keys, Scan};
+use crate::view::View;
+
+/// The format of the tables. Another number means that this version must not touch them.
+const FORMAT: u32 = 1;
+
+/// Where in the log a command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition {
+    /// The term of the entry.
+    pub term: u64,
+    /// The leader that proposed it.
+    pub node: u64,
+    /// Its index.
+    pub index: u64,
+}
+
+/// What a commit publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) revision: i64,
+    pub(crate) compacted: i64,
+    pub(crate) applied: Option<LogPosition>,
+}
+
+impl State {
+    /// etcd 3.6: the first revision is 1, and -1 is compacted, so that a compaction at 0 is accepted once.
+    const EMPTY: State = State {
+        revision: 1,
+        compacted: -1,
+        applied: None,
+    };
+
+    pub(crate) fn write(&self, batch: &mut Batch) {
+        let mut out = BytesMut::with_capacity(45);
+        out.put_u32(FORMAT);
+        out.put_i64(self.revision);
+        out.put_i64(self.compacted);
+        if let Some(LogPosition { term, node, index }) = self.applied {
+            out.put_u8(1);
+            out.put_u64(term);
+            out.put_u64(node);
+            out.put_u64(index);
+        } else {
+            out.put_u8(0);
+        }
+        batch.put(Table::Meta, Bytes::from_static(meta::STATE), out.freeze());
+    }
+
+    fn read(mut bytes: &[u8]) -> Result<State, OpenError> {
+        let damaged = |_| Corruption {
+            table: "meta",
+            what: "the state's record",
+        };
+        let found = bytes.try_get_u32().map_err(damaged)?;
+        if found != FORMAT {
+            return Err(OpenError::Format {
+                found,
+                expected: FORMAT,
+            });
+        }
+        let mut parse = || {
+            let revision = bytes.try_get_i64()?;
+            let compacted = bytes.try_get_i64()?;
+            let applied = match bytes.try_get_u8()? {
+                0 => None,
+                _ => Some(LogPosition {
+                    term: bytes.try_get_u64()?,
+                    node: bytes.try_get_u64()?,
+                    index: bytes.try_get_u64()?,
+                }),
+            };
+            Ok(State {
+                revision,
+                compacted,
+                applied,
+            })
+        };
+        let state = parse().map_err(damaged)?;
+        if state.revision < 1 || state.compacted > state.revision {
+            return Err(Corruption {
+                table: "meta",
+                what: "the order of revision and compacted revision",
+            }
+            .into());
+        }
+        Ok(state)
+    }
+}
+
+/// The key-value state of a member. Shared by reference: reads from many threads, one applier.
+#[derive(Debug)]
+pub struct Store<B> {
+    pub(crate) backend: B,
+    pub(crate) state: RwLock<State>,
+    pub(crate) applying: AtomicBool,
+    pub(crate) sweep: Mutex<Sweep>,
+}
+
+impl<B: Backend> Store<B> {
+    /// Opens what the backend holds; an empty backend is an empty store.
+    ///
+    /// # Errors
+    /// When the backend cannot be read, or holds something that this version did not write.
+    pub fn open(backend: B) -> Result<Self, OpenError> {
+        let state = match backend.get(Table::Meta, meta::STATE)? {
+            Some(record) => State::read(&record)?,
+            None => State::EMPTY,
+        };
+        // The batch that wrote a revision also wrote the state, so no entry can be ahead of it.
+        let ahead = revision_key(Revision {
+            main: state.revision + 1,
+            sub: 0,
+        });
+        if backend
+            .cursor(Table::Revisions, &ahead, None)?
+            .next()?
+            .is_some()
+        {
+            return Err(Corruption {
+                table: "revisions",
+                what: "the end of history",
+            }
+            .into());
+        }
+        let sweep = match backend.get(Table::Meta, meta::COMPACTION)? {
+            Some(record) => Sweep::read(&record)?,
+            None => Sweep::START,
+        };
+        Ok(Store {
+            backend,
+            state: RwLock::new(state),
+            applying: AtomicBool::new(false),
+            sweep: Mutex::new(sweep),
+        })
+    }
+
+    /// The backend itself, for its own maintenance (flush, checkpoint).
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The current revision; 1 when nothing was ever written.
+    pub fn revision(&self) -> i64 {
+        self.published().revision
+    }
+
+    /// The oldest readable revision; -1 before the first compaction.
+    pub fn compact_revision(&self) -> i64 {
+        self.published().compacted
+    }
+
+    /// The last entry of the log whose effect is in the state.
+    pub fn applied(&self) -> Option<LogPosition> {
+        self.published().applied
+    }
+
+    /// Bytes that the backend holds.
+    pub fn size(&self) -> u64 {
+        self.backend.size()
+    }
+
+    pub(crate) fn published(&self) -> RwLockReadGuard<'_, State> {
+        // A `State` is replaced in one assignment, so a panic elsewhere cannot have torn it.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a validated range from one revision.
+    ///
+    /// # Errors
+    /// When the revision asked for is compacted or in the future, or the backend fails.
+    pub fn range(&self, range: &Range) -> Result<RangeResponse, Error> {
+        let keys = Keys::new(&range.key, &range.range_end);
+        let state = self.published();
+        let current = state.revision;
+        let at = read::resolve(range.revision, current, state.compacted)?;
+        let scan = Scan::open(View::committed(&self.backend), &keys, at)?;
+        drop(state);
+        read::collect(scan, range, current)
+    }
+
+    /// Answers a validated transaction from one revision.
+    ///
+    /// # Errors
+    /// When a revision asked for is compacted or in the future, or the backend fails.
+    ///
+    /// # Panics
+    /// When the transaction is not [read-only](Txn::is_read_only): it must be replicated.
+    pub fn read_txn(&self, txn: &Txn) -> Result<TxnResponse, Error> {
+        assert!(
+            txn.is_read_only(),
+            "a transaction that writes was not replicated"
+        );
+        let view = View::committed(&self.backend);
+        let state = self.published();
+        let current = state.revision;
+        let path = Path::choose(view, txn, current, state.compacted)?;
+        let (succeeded, ops) = path.walk().enter(txn);
+        let mut opened = Vec::with_capacity(ops.len());
+        for op in ops {
+            if let Some(TxnRequest::Range(range)) = &op.request {
+                let at = read::resolve(range.revision, current, state.compacted)?;
+                let keys = Keys::new(&range.key, &range.range_end);
+                opened.push((range, Scan::open(view, &keys, at)?));
+            }
+        }
+        drop(state);
+        let responses = opened
+            .into_iter()
+            .map(|(range, scan)| read::collect(scan, range, current).map(Response::Range))
+            .collect::<Result<_, _>>()?;
+        Ok(TxnResponse {
+            revision: current,
+            succeeded,
+            responses,
+        })
+    }
+
+    /// Starts a batch of commands.
+    ///
+    /// # Panics
+    /// When another applier lives: commands have one order.
+    pub fn begin(&self) -> Applier<'_, B> {
+        let busy = self.applying.swap(true, Ordering::Acquire);
+        assert!(!busy, "two appliers at once");
+        Applier::new(self, *self.published())
+    }
+
+    /// Removes some of what the compaction made unreadable, visiting at most `max_keys` revisions. May
+    /// run beside reads and an applier; goes on where it stopped after a restart.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn compact_step(&self, max_keys: usize) -> Result<CompactProgress, Error> {
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = self.compact_revision();
+        compaction::step(&self.backend, &mut sweep, target, max_keys)
+    }
+
+    /// What members published of themselves, by member id.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn attributes(&self) -> Result<BTreeMap<u64, MemberAttributes>, Error> {
+        let mut members = BTreeMap::new();
+        let mut cursor =
+            self.backend
+                .cursor(Table::Meta, meta::MEMBERS, Some(meta::MEMBERS_END))?;
+        while let Some((key, value)) = cursor.next()? {
+            let id = <[u8; 8]>::try_from(&key[meta::MEMBERS.len()..]).ok();
+            let attributes = MemberAttributes::decode(value).ok();
+            let (Some(id), Some(attributes)) = (id, attributes) else {
+                return Err(Error::from(Corruption {
+                    table: "meta",
+                    what: "a member's attributes",
+                }));
+            };
+            members.insert(u64::from_be_bytes(id), attributes);
+        }
+        Ok(members)
+    }
+
+    /// The cluster's version, once it was set.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn cluster_version(&self) -> Result<Option<String>, Error> {
+        let Some(version) = self.backend.get(Table::Meta, meta::CLUSTER_VERSION)? else {
+            return Ok(None);
+        };
+        String::from_utf8(version.into()).map(Some).map_err(|_| {
+            Error::from(Corruption {
+                table: "meta",
+                what: "the cluster version",
+            })
+        })
+    }
+
+    /// A value that the server stored beside the keys, such as its membership.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn get_meta(&self, key: &str) -> Result<Option<Bytes>, BackendError> {
+        self.backend.get(Table::Meta, &meta::server(key))
+    }
+}

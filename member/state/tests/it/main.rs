@@ -1,0 +1,10 @@
+//! The state as its callers see it: histories against a naive model, crashes, failures, readers beside a writer.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod concurrency;
+mod failure;
+mod golden;
+mod history;
+mod model;
+mod reopen;

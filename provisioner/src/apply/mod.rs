@@ -1,0 +1,15 @@
+//! Applying: the one door through which a cluster changes.
+//!
+//! Runs a plan's steps in order, journals each, and finishes or undoes a step when interrupted. It decides nothing but what
+//! must be looked at again right before it is done: whether quorum still holds, and who leads. Every wait has a deadline.
+
+mod interrupt;
+mod probe;
+mod ready;
+mod run;
+mod stop;
+
+pub use interrupt::{Interrupt, Second};
+pub use probe::{Probe, Receipt};
+pub use run::{Applied, Apply, Lifetime};
+pub use stop::{Stopped, stop_all};

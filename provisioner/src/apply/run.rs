@@ -1,0 +1,392 @@
+//! The steps, one after another.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::interrupt::Interrupt;
+use super::probe::{Probe, Receipt};
+use super::ready::ready;
+use super::stop::stop_all;
+use crate::cluster::{Cluster, Prepared};
+use crate::error::Error;
+use crate::host::local::{Launch, Launched, Process};
+use crate::observe::{Access, CallError, Health, Observed, Vitals, claim, look_at};
+use crate::output::Output;
+use crate::pki;
+use crate::plan::{Ledger, Plan, Refusal, Step};
+use crate::state::{Journal, Outcome};
+use crate::topology::{Member, Role, to_toml};
+
+// A member hands its leadership over and closes its files within a second; etcd waits 5 s for its own clients.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+// Longer than an election with default timeouts.
+const MOVE_LIMIT: Duration = Duration::from_secs(5);
+const GATE_LIMIT: Duration = Duration::from_secs(5);
+const LAST_LINES: usize = 12;
+
+/// Everything that the steps need.
+#[derive(Clone, Copy, Debug)]
+pub struct Apply<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// What is wanted.
+    pub prepared: &'a Prepared,
+    /// What was true when the plan was made.
+    pub observed: &'a Observed,
+    /// Where progress goes.
+    pub output: &'a Output,
+    /// How long one step may take.
+    pub timeout: Duration,
+    /// Whether steps may leave the cluster without quorum.
+    pub accept_downtime: bool,
+    /// How long members live.
+    pub lifetime: Lifetime,
+    /// Asks to stop.
+    pub interrupt: &'a Interrupt,
+}
+
+/// How long members live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until they are stopped, whatever becomes of this process.
+    Own,
+    /// Not longer than this process.
+    Ours,
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// What a client saw, when the cluster was up before.
+    pub receipt: Option<Receipt>,
+}
+
+/// Processes and clients of one run.
+#[derive(Default)]
+struct Run {
+    started: BTreeMap<String, Launched>,
+    first_boot: bool,
+    access: Option<Access>,
+}
+
+impl Apply<'_> {
+    /// Runs the plan. The caller holds the lock.
+    pub async fn run(&self, plan: &Plan, journal: &mut Journal) -> Result<Applied, Error> {
+        if let Some(step) = journal.interrupted_at() {
+            self.output.note(format!("resuming: an earlier run was cut off in {step:?}"));
+        }
+        let probe = self.probe(plan)?;
+        let mut run = Run::default();
+        let result = self.steps(plan, journal, &mut run).await;
+        let receipt = match probe {
+            Some(probe) => probe.finish().await,
+            None => None,
+        };
+        if let Some(receipt) = &receipt {
+            journal.note(&receipt.to_string())?;
+        }
+        match result {
+            Ok(()) => {
+                journal.end(Outcome::Done)?;
+                Ok(Applied { receipt })
+            }
+            Err(error) => {
+                self.undo_first_boot(&run).await;
+                let interrupted = self.interrupt.token().is_cancelled();
+                journal.note(&format!("{error}: {}", error.causes().join(": ")))?;
+                journal.end(if interrupted { Outcome::Interrupted } else { Outcome::Failed })?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn steps(&self, plan: &Plan, journal: &mut Journal, run: &mut Run) -> Result<(), Error> {
+        for planned in &plan.steps {
+            self.interrupt.check()?;
+            let text = planned.step.to_string();
+            journal.step(&text)?;
+            self.output.detail(&text);
+            self.step(&planned.step, run).await?;
+            journal.step_done(&text)?;
+        }
+        Ok(())
+    }
+
+    async fn step(&self, step: &Step, run: &mut Run) -> Result<(), Error> {
+        match step {
+            Step::Remember { .. } => self.remember(),
+            Step::WriteCertificates { .. } => self.write_certificates(),
+            Step::Start { members, first_boot } => {
+                run.first_boot = *first_boot;
+                // The instance may have been remembered by a run that came no further.
+                self.cluster.dir.save_topology(&to_toml(&self.cluster.topology))?;
+                members.iter().try_for_each(|name| self.start(name, run))
+            }
+            Step::WaitReady { members } => self.wait_all(members, run).await,
+            Step::MoveLeader { from, to } => self.move_leader(from, to, run).await,
+            Step::Restart { member, .. } => self.restart(member, run).await,
+            Step::Stop { members } => self.stop(members).await,
+        }
+    }
+
+    fn remember(&self) -> Result<(), Error> {
+        let dir = &self.cluster.dir;
+        dir.save_topology(&to_toml(&self.cluster.topology))?;
+        dir.save(&self.prepared.proposal.instance)?;
+        Ok(())
+    }
+
+    fn write_certificates(&self) -> Result<(), Error> {
+        let line = self.output.line("certificates");
+        line.set("writing");
+        let (instance, actions) = (&self.prepared.proposal.instance, &self.prepared.certificates);
+        pki::apply(&self.cluster.topology, instance, actions, OffsetDateTime::now_utc())?;
+        line.done(format!("{} written", actions.len()));
+        Ok(())
+    }
+
+    fn start(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        let start = || -> Result<Launched, Error> {
+            let dir = self.cluster.dir.create_member_dir(name)?;
+            claim(&self.prepared.proposal.instance, name)
+                .map_err(|error| Error::Io { action: error.action, path: error.path, source: error.source })?;
+            let argv = self.prepared.argv.get(name).map(Vec::as_slice).unwrap_or_default();
+            let (program, args) = argv.split_first().ok_or_else(|| Error::because("nothing to run", "no arguments were rendered"))?;
+            let launch = Launch { program: Path::new(program), args, log: &self.cluster.dir.member_log(name), dir: &dir, dies_with_parent: self.lifetime == Lifetime::Ours };
+            let launched = launch.start().map_err(|error| Error::because("the process does not start", error))?;
+            self.cluster.dir.save_record(name, &launched.process, argv)?;
+            Ok(launched)
+        };
+        let launched = start().map_err(|error| error.at(name, "start"))?;
+        run.started.insert(name.to_owned(), launched);
+        Ok(())
+    }
+
+    async fn wait_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
+        let access = self.access(run)?;
+        let mut launched: BTreeMap<&str, &mut Launched> =
+            run.started.iter_mut().map(|(name, launched)| (name.as_str(), launched)).collect();
+        let waits: Vec<_> =
+            names.iter().map(|name| self.wait_ready(name, launched.remove(name.as_str()), &access, self.interrupt.token())).collect();
+        try_join_all(waits).await.map(drop)
+    }
+
+    /// Waits until one member is ready, it dies, the deadline passes or `cancel` fires.
+    async fn wait_ready(
+        &self,
+        name: &str,
+        launched: Option<&mut Launched>,
+        access: &Access,
+        cancel: &CancellationToken,
+    ) -> Result<Vitals, Error> {
+        let (member, port) = self.place(name, launched.is_some())?;
+        let line = self.output.line(name);
+        line.set("waiting for a linearizable read");
+        let process = match &launched {
+            Some(launched) => Some(launched.process.clone()),
+            None => self.process(name),
+        };
+        let mut trouble = "it has not been asked yet".to_owned();
+        let result = tokio::select! {
+            biased;
+            vitals = ready(access, &member, port, &mut trouble) => Ok(vitals),
+            () = gone(process.as_ref()) => Err(None),
+            () = sleep(self.timeout) => Err(Some(Error::timed_out(
+                "readiness",
+                self.timeout,
+                format!("see `provision logs {} {name}`, or wait longer with --timeout", self.cluster.dir.name()),
+            ))),
+            () = cancel.cancelled() => Err(Some(self.interrupt.error())),
+        };
+        match result {
+            Ok(vitals) => {
+                let pid = process.map(|process| format!("pid {}, ", process.pid)).unwrap_or_default();
+                line.done(format!("ready, {pid}{}:{port}", member.address));
+                Ok(vitals)
+            }
+            Err(None) => {
+                line.fail("died");
+                Err(self.died(name, launched))
+            }
+            Err(Some(error @ Error::TimedOut { .. })) => {
+                line.fail(format!("not ready: {trouble}"));
+                Err(error.at(name, format!("wait until it is ready, last seen: {trouble}")))
+            }
+            Err(Some(error)) => Err(error),
+        }
+    }
+
+    fn died(&self, name: &str, launched: Option<&mut Launched>) -> Error {
+        let log = self.cluster.dir.member_log(name);
+        let fix = format!("correct what the log says; all of it is in {}", log.display());
+        let Some(launched) = launched else {
+            return Error::failed("the process ended while it was waited for", fix).at(name, "wait until it is ready");
+        };
+        let exit = launched.exit().map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
+        let lines = launched.log.last_lines(LAST_LINES);
+        let said = if lines.is_empty() { "it printed nothing".to_owned() } else { format!("its last lines were\n{}", lines.join("\n")) };
+        Error::Failed { what: format!("the process died at its start: {exit}"), fix: Some(fix), source: Some(said.into()) }.at(name, "start")
+    }
+
+    async fn move_leader(&self, from: &str, to: &str, run: &mut Run) -> Result<(), Error> {
+        let line = self.output.line(from);
+        line.set(format!("handing leadership to {to}"));
+        match self.try_move_leader(from, to, run).await {
+            Ok(true) => line.done(format!("handed leadership to {to}")),
+            Ok(false) => line.done("does not lead any more"),
+            // Without the hand-over the restart costs an election, which is no reason to stop here.
+            Err(error) if error.is_unimplemented() => line.done("cannot hand leadership over; its restart will cost an election"),
+            Err(error) => line.fail(format!("did not hand leadership over: {error}")),
+        }
+        Ok(())
+    }
+
+    async fn try_move_leader(&self, from: &str, to: &str, run: &mut Run) -> Result<bool, CallError> {
+        let Ok(access) = self.access(run) else { return Ok(false) };
+        let (Ok((leader, leader_port)), Ok((target, target_port))) = (self.place_now(from, run), self.place_now(to, run)) else { return Ok(false) };
+        let client = access.connect(&leader, leader_port, MOVE_LIMIT).await?;
+        let vitals = client.status(MOVE_LIMIT).await?;
+        if vitals.leader != vitals.id {
+            return Ok(false);
+        }
+        let target = access.connect(&target, target_port, MOVE_LIMIT).await?;
+        let target_id = target.status(MOVE_LIMIT).await?.id;
+        client.move_leader(target_id, MOVE_LIMIT).await?;
+        let deadline = Instant::now() + MOVE_LIMIT;
+        // The call returns when the transfer is done; the new leader may need a moment to say so.
+        while target.status(MOVE_LIMIT).await?.leader != target_id && Instant::now() < deadline {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(true)
+    }
+
+    /// Stops one member and starts it again. Once begun it is finished: half a restart leaves a member down.
+    async fn restart(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        self.gate(name, run).await?;
+        let dir = &self.cluster.dir;
+        dir.save_topology(&to_toml(&self.cluster.topology))?;
+        if let Some(process) = self.process(name) {
+            stop_all(&[(name.to_owned(), process)], STOP_LIMIT.min(self.timeout)).await?;
+        }
+        self.start(name, run)?;
+        let access = self.access(run)?;
+        let unstoppable = CancellationToken::new();
+        self.wait_ready(name, run.started.get_mut(name), &access, &unstoppable).await.map(drop)
+    }
+
+    /// Looks again right before a member is taken down: the world may have changed since the plan was made.
+    async fn gate(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        if self.accept_downtime {
+            return Ok(());
+        }
+        let access = self.access(run)?;
+        let voters: Vec<&Member> =
+            self.cluster.topology.members.iter().filter(|member| member.role == Role::Voter).collect();
+        let others = voters.iter().filter(|member| member.name != name).map(|member| async {
+            let (member, port) = self.place_now(&member.name, run)?;
+            let health = look_at(&access, &member, port, GATE_LIMIT.min(self.timeout)).await;
+            Ok::<bool, Error>(matches!(health, Health::Up(vitals) if vitals.not_ready.is_none()))
+        });
+        let up = try_join_all(others).await?.into_iter().filter(|ready| *ready).count();
+        let is_voter = voters.iter().any(|member| member.name == name);
+        let ledger = Ledger::new(voters.len(), up);
+        // A member that is not ready itself takes nothing away.
+        if ledger.margin >= 0 || !is_voter || !self.is_ready(&access, name, run).await? {
+            return Ok(());
+        }
+        Err(Refusal::Margin { step: format!("restart {name}"), ledger: ledger.to_string() }.into())
+    }
+
+    async fn is_ready(&self, access: &Access, name: &str, run: &Run) -> Result<bool, Error> {
+        let (member, port) = self.place_now(name, run)?;
+        let health = look_at(access, &member, port, GATE_LIMIT.min(self.timeout)).await;
+        Ok(matches!(health, Health::Up(vitals) if vitals.not_ready.is_none()))
+    }
+
+    async fn stop(&self, names: &[String]) -> Result<(), Error> {
+        let processes: Vec<(String, Process)> =
+            names.iter().filter_map(|name| Some((name.clone(), self.process(name)?))).collect();
+        stop_all(&processes, self.timeout).await.map(drop)
+    }
+
+    /// A cluster that never came up is left stopped; what runs of one that did is left running.
+    async fn undo_first_boot(&self, run: &Run) {
+        if !run.first_boot {
+            return;
+        }
+        let processes: Vec<(String, Process)> =
+            run.started.iter().map(|(name, launched)| (name.clone(), launched.process.clone())).collect();
+        match stop_all(&processes, STOP_LIMIT).await {
+            Ok(_) => self.output.note("the members that were started are stopped again"),
+            Err(error) => self.output.warn(format!("{error}: {}", error.causes().join(": "))),
+        }
+    }
+
+    fn probe(&self, plan: &Plan) -> Result<Option<Probe>, Error> {
+        let disturbs = |step: &Step| matches!(step, Step::Start { .. } | Step::Restart { .. } | Step::MoveLeader { .. });
+        let up: Vec<&String> =
+            self.observed.members.iter().filter(|(_, facts)| facts.is_ready()).map(|(name, _)| name).collect();
+        if up.is_empty() || !plan.steps.iter().any(|planned| disturbs(&planned.step)) {
+            return Ok(None);
+        }
+        // Those that are up come first; the others serve once they are back.
+        let mut members: Vec<&Member> = self.cluster.topology.members.iter().collect();
+        members.sort_by_key(|member| !up.contains(&&member.name));
+        let mut places = Vec::new();
+        for member in members {
+            // A port that moves is two places, each of which answers for a while.
+            for place in [self.place(&member.name, false)?, self.place(&member.name, true)?] {
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+        }
+        let access = Access::read(&self.cluster.topology, &self.prepared.proposal.instance)?;
+        Ok(Some(Probe::start(access, places)))
+    }
+
+    // Certificates exist from the second step on; reading them once is enough.
+    fn access(&self, run: &mut Run) -> Result<Access, Error> {
+        if let Some(access) = &run.access {
+            return Ok(access.clone());
+        }
+        let access = Access::read(&self.cluster.topology, &self.prepared.proposal.instance)?;
+        Ok(run.access.insert(access).clone())
+    }
+
+    /// A member and its client port: the wanted one once this run has started it, until then the one that it runs with.
+    fn place(&self, name: &str, started: bool) -> Result<(Member, u16), Error> {
+        let member = self.cluster.topology.members.iter().find(|member| member.name == name);
+        let wanted = self.prepared.proposal.instance.members.get(name).map(|placement| placement.client_port);
+        let running = self.observed.members.get(name).and_then(|facts| facts.process.as_ref()?.client_port());
+        let port = if started { wanted } else { running.or(wanted) };
+        member
+            .zip(port)
+            .map(|(member, port)| (member.clone(), port))
+            .ok_or_else(|| Error::because(format!("member {name} has no place"), "the plan and the instance disagree"))
+    }
+
+    fn place_now(&self, name: &str, run: &Run) -> Result<(Member, u16), Error> {
+        self.place(name, run.started.contains_key(name))
+    }
+
+    fn process(&self, name: &str) -> Option<Process> {
+        Some(self.observed.members.get(name)?.process.as_ref()?.process.clone())
+    }
+}
+
+// Pending forever when there is no process to watch.
+async fn gone(process: Option<&Process>) {
+    if let Some(process) = process {
+        // Woken by the kernel; the loop only renews a limit that no wait needs.
+        while !process.wait_gone(Duration::from_secs(3600)).await.unwrap_or(true) {}
+    } else {
+        std::future::pending::<()>().await;
+    }
+}

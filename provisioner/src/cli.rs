@@ -1,0 +1,471 @@
+//! The command line: types only. The doc comments are the help text.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::duration;
+use crate::output::Format;
+
+/// Brings up secure etcd-compatible clusters from a TOML topology.
+///
+/// Describe the cluster in a file, then run `provision up FILE`. Running it again changes nothing; running it after the file or
+/// the world changed brings the cluster to what the file says.
+#[derive(Debug, Parser)]
+#[command(
+    name = "provision",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    after_long_help = "Examples:
+  provision init cluster.toml                        write an annotated topology
+  provision up topologies/three-node-tls.toml        bring the cluster up
+  eval \"$(provision env three-node-tls)\"             make etcdctl talk to it
+  provision status three-node-tls                    one table with everything
+  provision run topologies/three-node.toml -- make test
+  provision down three-node-tls                      stop it, keep the data
+
+Exit codes:
+  0 done   1 failed   2 usage or invalid topology   3 preflight failed   4 degraded, quorum held
+  5 quorum lost   6 refused for safety   7 timed out   130/143 interrupted, after cleaning up"
+)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GlobalArgs {
+    /// Form of the data on standard output.
+    #[arg(
+        id = "output",
+        value_name = "FORMAT",
+        short = 'o',
+        long,
+        value_enum,
+        default_value_t,
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub format: Format,
+    /// Say nothing but errors on standard error.
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
+    pub quiet: bool,
+    /// Say more on standard error; twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Where clusters are remembered [default: $XDG_STATE_HOME/provision].
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PROVISION_STATE_DIR",
+        help_heading = "Global options"
+    )]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Write an annotated topology to start from.
+    Init(InitArgs),
+    /// Check a topology file; touches nothing.
+    Validate(ValidateArgs),
+    /// Print each member's flags, environment or configuration file; touches nothing.
+    Render(RenderArgs),
+    /// Print the JSON Schema of topology files.
+    Schema,
+    /// Show what `up` would do.
+    Plan(PlanArgs),
+    /// Bring the cluster to what the topology says.
+    Up(UpArgs),
+    /// Show every member: role, leader, term, lag, size, certificates, drift.
+    Status(StatusArgs),
+    /// Print the environment that makes etcdctl work.
+    Env(EnvArgs),
+    /// List the clusters that this machine knows.
+    List,
+    /// Show the members' logs.
+    Logs(LogsArgs),
+    /// Run a command with the cluster's environment.
+    Exec(ExecArgs),
+    /// Run a command beside an ephemeral cluster.
+    Run(RunArgs),
+    /// Stop a cluster; its data stays unless --purge.
+    Down(DownArgs),
+    /// Measure a topology under load, beside another binary.
+    Bench(BenchArgs),
+    /// Print a completion script.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    Man,
+}
+
+/// `init`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision init cluster.toml
+  provision init --template five-node-tls cluster.toml
+  provision init --template mixed-flags -             print it")]
+pub struct InitArgs {
+    /// File to write; never overwritten. `-` prints.
+    #[arg(default_value = "cluster.toml")]
+    pub file: PathBuf,
+    /// What to start from.
+    #[arg(long, value_enum, default_value_t)]
+    pub template: Template,
+}
+
+/// The shipped topologies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// One member, no TLS.
+    SingleNode,
+    /// Three members, no TLS.
+    ThreeNode,
+    /// Three members, mutual TLS on both ports.
+    #[default]
+    ThreeNodeTls,
+    /// Five members over three zones, mutual TLS on both ports.
+    FiveNodeTls,
+    /// Cluster-wide and per-member flags.
+    MixedFlags,
+}
+
+/// `validate`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision validate topologies/three-node-tls.toml
+  provision validate --deny-warnings cluster.toml     for CI
+  generate-topology | provision validate -")]
+pub struct ValidateArgs {
+    /// Topology file; `-` reads standard input.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Fail on warnings too.
+    #[arg(long)]
+    pub deny_warnings: bool,
+}
+
+/// `render`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision render topologies/three-node-tls.toml
+  provision render --format yaml --member infra0 cluster.toml > infra0.yaml")]
+pub struct RenderArgs {
+    /// Topology file; `-` reads standard input. Ports and paths are those of the cluster if it exists, else placeholders.
+    pub file: PathBuf,
+    /// Form of the settings.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: RenderFormat,
+    /// This member only; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub member: Vec<String>,
+    /// etcd minor version to render for, where a member runs an upstream etcd.
+    #[arg(long, value_name = "MINOR", default_value = "3.6", value_parser = minor)]
+    pub etcd_version: (u32, u32),
+}
+
+/// Form of rendered settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RenderFormat {
+    /// A command line.
+    #[default]
+    Flags,
+    /// `ETCD_*` lines of an environment file.
+    Env,
+    /// A file for `--config-file`.
+    Yaml,
+}
+
+/// `plan`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision plan topologies/three-node-tls.toml
+  provision plan --detailed-exitcode cluster.toml     0: no change, 2: changes")]
+pub struct PlanArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Return 2 when there are changes.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// Plan steps that leave the cluster without quorum for a while.
+    #[arg(long)]
+    pub accept_downtime: bool,
+    /// How long to wait for answers of members.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    pub timeout: Duration,
+}
+
+/// `up`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision up topologies/three-node-tls.toml
+  provision up three-node-tls                         bring back members that died
+  HEARTBEAT=50 provision up cluster.toml              with ${HEARTBEAT:-100} in the file")]
+pub struct UpArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// How long one step may take, such as waiting for a member to be ready.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// Take steps that leave the cluster without quorum for a while.
+    #[arg(long)]
+    pub accept_downtime: bool,
+    /// Take over the lock of a run that is gone.
+    #[arg(long)]
+    pub force_unlock: bool,
+}
+
+/// `status`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision status three-node-tls
+  provision status three-node-tls -o json | jq '.members[] | select(.leader)'
+  provision status --watch three-node-tls
+
+Returns 4 when a member is unhealthy and 5 when the quorum is lost.")]
+pub struct StatusArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Show it again every second until interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// How long to wait for answers of members.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    pub timeout: Duration,
+}
+
+/// `env`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  eval \"$(provision env three-node-tls)\" && etcdctl endpoint health
+  provision env three-node-tls -o json")]
+pub struct EnvArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+}
+
+/// `logs`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision logs three-node-tls                       all members, in the order of time
+  provision logs -f three-node-tls infra1")]
+pub struct LogsArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// These members only.
+    #[arg(value_name = "MEMBER")]
+    pub members: Vec<String>,
+    /// Keep printing what comes until interrupted.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Last lines of each member.
+    #[arg(short = 'n', long, default_value_t = 100)]
+    pub lines: usize,
+}
+
+/// `exec`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision exec three-node-tls -- etcdctl member list
+  provision exec three-node-tls -- sh -c 'echo $ETCDCTL_ENDPOINTS'
+
+Returns the command's exit code.")]
+pub struct ExecArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// `run`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision run topologies/three-node-tls.toml -- etcdctl put a b
+  provision run topologies/three-node.toml -- cargo test
+
+The command sees ETCDCTL_ENDPOINTS, ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY. The cluster has its own ports and
+directories and is gone afterwards, whatever happens. Returns the command's exit code.")]
+pub struct RunArgs {
+    /// Topology file; `-` reads standard input.
+    pub file: PathBuf,
+    /// How long the cluster may take to be ready.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// `down`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision down three-node-tls                       stop it, keep everything
+  provision down --purge three-node-tls               also delete data, keys and logs; asks for the name
+  provision down --purge --yes three-node-tls         the same in a script")]
+pub struct DownArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Delete data, certificates, keys and logs.
+    #[arg(long)]
+    pub purge: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long a member may take to stop before it is killed.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// Take over the lock of a run that is gone.
+    #[arg(long)]
+    pub force_unlock: bool,
+}
+
+/// `bench`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision bench topologies/three-node-tls.toml --against /usr/bin/etcd
+  provision bench topologies/three-node.toml --clients 100 --puts 20000 --rounds 3
+  provision bench --quick topologies/single-node.toml")]
+pub struct BenchArgs {
+    /// Topology file; `-` reads standard input.
+    pub file: PathBuf,
+    /// Other binary to measure in the same run, in interleaved rounds.
+    #[arg(long, value_name = "BINARY")]
+    pub against: Option<PathBuf>,
+    /// Concurrent clients of each load; may be repeated.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 100, 1000])]
+    pub clients: Vec<usize>,
+    /// Writes of each round.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub puts: u64,
+    /// Rounds of each binary.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rounds: usize,
+    /// Small numbers: checks that it works, measures little.
+    #[arg(long)]
+    pub quick: bool,
+    /// How long a cluster may take to be ready.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+    pub timeout: Duration,
+}
+
+/// `completions`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision completions bash > ~/.local/share/bash-completion/completions/provision
+  provision completions zsh > ~/.zfunc/_provision")]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+fn minor(text: &str) -> Result<(u32, u32), String> {
+    let bad = || format!("{text:?} is not a minor version: write one such as 3.4");
+    let mut parts = text.trim_start_matches('v').split('.');
+    let (Some(major), Some(minor)) = (parts.next(), parts.next()) else {
+        return Err(bad());
+    };
+    Ok((
+        major.parse().map_err(|_| bad())?,
+        minor.parse().map_err(|_| bad())?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example_or_takes_no_argument() {
+        for verb in Cli::command().get_subcommands() {
+            let takes_arguments = verb.get_positionals().next().is_some();
+            assert_eq!(
+                verb.get_after_help().is_some(),
+                takes_arguments,
+                "{}",
+                verb.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn verbs_do_not_take_the_global_options_away() {
+        let names = ["output", "quiet", "verbose", "state_dir"];
+        for verb in Cli::command().get_subcommands() {
+            let own: Vec<&str> = verb
+                .get_arguments()
+                .map(|arg| arg.get_id().as_str())
+                .collect();
+            assert!(
+                own.iter().all(|id| !names.contains(id)),
+                "{}: {own:?}",
+                verb.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_patch_version_counts_as_its_minor() {
+        assert_eq!(minor("3.4.23"), Ok((3, 4)));
+        assert_eq!(minor("v3.6"), Ok((3, 6)));
+        assert!(minor("3").is_err());
+    }
+
+    #[test]
+    fn the_command_of_run_keeps_its_own_options() {
+        let cli = Cli::try_parse_from([
+            "provision",
+            "run",
+            "a.toml",
+            "--",
+            "etcdctl",
+            "-o",
+            "x",
+            "--",
+            "y",
+        ])
+        .unwrap();
+        let Verb::Run(run) = cli.verb else {
+            panic!("not run")
+        };
+        assert_eq!(run.command, ["etcdctl", "-o", "x", "--", "y"]);
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let cli =
+            Cli::try_parse_from(["provision", "list", "-o", "json", "--state-dir", "/x"]).unwrap();
+        assert_eq!(cli.global.format, Format::Json);
+        assert_eq!(cli.global.state_dir, Some(PathBuf::from("/x")));
+    }
+}

@@ -1,0 +1,281 @@
+//! One cluster as a verb works on it: its topology, its state directory, and what the two say it should be.
+//!
+//! Owns the way from a verb's `FILE|NAME` to the planner's input. It looks and prepares; it changes nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::host::local::{BinaryError, included_member, resolve, version_text};
+use crate::instance::Instance;
+use crate::observe::{Access, Observed, Sight, look, look_at_host};
+use crate::pki::{self, CertAction};
+use crate::plan::{self, CertChange, Plan, Wanted};
+use crate::render::{self, Server};
+use crate::state::{self, ClusterDir, Found, Proposal};
+use crate::topology::{self, Binary, ClientTls, Member, Topology};
+
+/// A cluster that a verb was pointed at.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// As the file says, or as it was applied last when a name was given.
+    pub topology: Topology,
+    /// Its place in the state.
+    pub dir: ClusterDir,
+    state_root: PathBuf,
+}
+
+/// A cluster that exists: it has an instance.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// As it was applied last.
+    pub topology: Topology,
+    /// Its place in the state.
+    pub dir: ClusterDir,
+    /// What is remembered.
+    pub instance: Instance,
+}
+
+/// The programs that the members run.
+#[derive(Clone, Debug)]
+pub struct Programs(BTreeMap<String, (PathBuf, Server)>);
+
+/// Everything that the planner and `apply` need to know about what is wanted.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// What is remembered.
+    pub remembered: Option<Instance>,
+    /// The topology that was applied last.
+    pub applied: Option<Topology>,
+    /// What the members should run with.
+    pub proposal: Proposal,
+    /// Each member's argument vector, program first.
+    pub argv: BTreeMap<String, Vec<String>>,
+    /// Certificates to write.
+    pub certificates: Vec<CertAction>,
+    changes: Vec<CertChange>,
+}
+
+impl Cluster {
+    /// A topology under a state root.
+    #[must_use]
+    pub fn new(topology: Topology, state_root: &Path) -> Self {
+        let dir = ClusterDir::new(state_root, &topology.name);
+        Self { topology, dir, state_root: state_root.to_owned() }
+    }
+
+    /// Reads the topology that `target` names: a file, `-`, or a cluster that is remembered.
+    pub fn open(target: &str, context: &Context) -> Result<Self, Error> {
+        let of = |topology| Self::new(topology, &context.state_root);
+        match locate(target, context)? {
+            Located::File(path) => {
+                let loaded = topology::load(&path)?;
+                loaded.warn(&context.output);
+                Ok(of(loaded.topology))
+            }
+            Located::Name(dir) => Ok(of(topology::load(&dir.topology_file())?.topology)),
+        }
+    }
+
+    /// Finds each member's program and asks what it is.
+    pub fn programs(&self) -> Result<Programs, Error> {
+        let mut known: BTreeMap<PathBuf, Server> = BTreeMap::new();
+        let mut programs = BTreeMap::new();
+        for member in &self.topology.members {
+            let mut find = || -> Result<(PathBuf, Server), Error> {
+                let Binary::Path(program) = &member.binary else {
+                    return Ok((included_member().map_err(|error| missing(error, member))?, Server::Member));
+                };
+                let path = resolve(program).map_err(|error| missing(error, member))?;
+                let server = match known.get(&path) {
+                    Some(server) => *server,
+                    None => *known.entry(path.clone()).or_insert(server_of(&path)?),
+                };
+                Ok((path, server))
+            };
+            let found = find().map_err(|error| error.at(&member.name, "find the binary"))?;
+            programs.insert(member.name.clone(), found);
+        }
+        Ok(Programs(programs))
+    }
+
+    /// Puts together what is wanted. Under a lock when the caller means to apply it.
+    pub fn prepare(&self, programs: &Programs) -> Result<Prepared, Error> {
+        let found = self.dir.load()?;
+        let proposal = state::propose(&self.topology, &found, &self.dir, &self.state_root)?;
+        let (remembered, applied) = match found {
+            Found::Nothing => (None, None),
+            Found::Instance(instance) => (Some(instance), applied(&self.dir)?),
+        };
+        let mut argv = BTreeMap::new();
+        for member in &self.topology.members {
+            let Some((program, server)) = programs.0.get(&member.name) else { continue };
+            // A member without a placement makes the planner refuse the changed membership; there is nothing to render.
+            if self.topology.members.iter().any(|member| !proposal.instance.members.contains_key(&member.name)) {
+                continue;
+            }
+            let mut args = vec![program.display().to_string()];
+            args.extend(render::argv(&self.topology, member, &proposal.instance, *server)?);
+            argv.insert(member.name.clone(), args);
+        }
+        let certificates = if argv.is_empty() {
+            Vec::new()
+        } else {
+            pki::plan(&self.topology, &proposal.instance, OffsetDateTime::now_utc())?
+        };
+        let change = |action: &CertAction| CertChange { certificate: action.kind.to_string(), reason: action.reason.to_string() };
+        let changes = certificates.iter().map(change).collect();
+        Ok(Prepared { remembered, applied, proposal, argv, certificates, changes })
+    }
+
+    /// Looks at what is.
+    pub async fn observe(&self, prepared: &Prepared, limit: Duration) -> Result<Observed, Error> {
+        // What runs was started from the topology that was applied last.
+        let topology = prepared.applied.as_ref().unwrap_or(&self.topology);
+        let instance = prepared.remembered.as_ref().unwrap_or(&prepared.proposal.instance);
+        look(Sight { topology, instance, wanted: &prepared.proposal.instance, dir: &self.dir }, limit).await
+    }
+
+    /// Plans the way from what is to what is wanted.
+    pub fn plan(&self, prepared: &Prepared, observed: &Observed) -> Result<Plan, Error> {
+        let wanted = Wanted {
+            topology: &self.topology,
+            applied: prepared.applied.as_ref(),
+            remembered: prepared.remembered.as_ref(),
+            instance: &prepared.proposal.instance,
+            argv: &prepared.argv,
+            certificates: &prepared.changes,
+        };
+        Ok(plan::up(&wanted, observed)?)
+    }
+}
+
+impl Known {
+    /// Finds the cluster that `target` names and that has been up at least once.
+    pub fn open(target: &str, context: &Context) -> Result<Self, Error> {
+        let dir = match locate(target, context)? {
+            Located::File(path) => ClusterDir::new(&context.state_root, &topology::load(&path)?.topology.name),
+            Located::Name(dir) => dir,
+        };
+        Self::load(dir)?.ok_or_else(|| {
+            Error::usage(format!("there is no cluster for {target}"), format!("bring it up with `provision up {target}`"))
+        })
+    }
+
+    /// Loads the cluster of a state directory, if it has been up.
+    pub fn load(dir: ClusterDir) -> Result<Option<Self>, Error> {
+        let Found::Instance(instance) = dir.load()? else { return Ok(None) };
+        let Some(topology) = applied(&dir)? else { return Ok(None) };
+        Ok(Some(Self { topology, dir, instance }))
+    }
+
+    /// Looks at what is.
+    pub async fn observe(&self, limit: Duration) -> Result<Observed, Error> {
+        look(self.sight(), limit).await
+    }
+
+    /// Looks at processes, directories and ports only.
+    pub fn look_at_host(&self) -> Result<Observed, Error> {
+        look_at_host(self.sight())
+    }
+
+    fn sight(&self) -> Sight<'_> {
+        Sight { topology: &self.topology, instance: &self.instance, wanted: &self.instance, dir: &self.dir }
+    }
+
+    /// The variables that make etcdctl talk to this cluster.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let path = |path: PathBuf| path.display().to_string();
+        let mut set = vec![
+            ("ETCDCTL_API", "3".to_owned()),
+            ("ETCDCTL_ENDPOINTS", render::client_urls(&self.topology, &self.instance).join(",")),
+        ];
+        if self.topology.tls.client != ClientTls::Off {
+            set.push(("ETCDCTL_CACERT", path(self.instance.ca().cert)));
+        }
+        if self.topology.tls.client == ClientTls::Mutual {
+            set.push(("ETCDCTL_CERT", path(self.instance.operator().cert)));
+            set.push(("ETCDCTL_KEY", path(self.instance.operator().key)));
+        }
+        set
+    }
+
+    /// The variables that would mislead etcdctl if they were left over from another cluster.
+    #[must_use]
+    pub fn unset_variables(&self) -> Vec<&'static str> {
+        let set: Vec<&str> = self.variables().into_iter().map(|(name, _)| name).collect();
+        ["ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY"].into_iter().filter(|name| !set.contains(name)).collect()
+    }
+
+    /// How to reach its members.
+    pub fn access(&self) -> Result<Access, Error> {
+        Access::read(&self.topology, &self.instance)
+    }
+}
+
+enum Located {
+    File(PathBuf),
+    Name(ClusterDir),
+}
+
+// Something that can only be a path is one. A bare word is a cluster first: `provision status demo` must not depend on what
+// lies in the current directory.
+fn locate(target: &str, context: &Context) -> Result<Located, Error> {
+    let path = Path::new(target);
+    let is_path = target == "-" || target.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
+    if is_path {
+        return Ok(Located::File(path.to_owned()));
+    }
+    let names = state::list(&context.state_root)?;
+    let dir = ClusterDir::new(&context.state_root, target);
+    if names.iter().any(|name| name == target) || dir.path().exists() {
+        // Says what is wrong with a directory that is not a cluster's.
+        if let Found::Instance(_) = dir.load()? {
+            return Ok(Located::Name(dir));
+        }
+    }
+    if path.is_file() {
+        return Ok(Located::File(path.to_owned()));
+    }
+    let known = if names.is_empty() {
+        format!("no cluster is known in {}", context.state_root.display())
+    } else {
+        format!("known clusters: {}", names.join(", "))
+    };
+    Err(Error::usage(
+        format!("{target} is neither a topology file nor a known cluster"),
+        format!("{known}; bring one up with `provision up FILE`"),
+    ))
+}
+
+fn applied(dir: &ClusterDir) -> Result<Option<Topology>, Error> {
+    let path = dir.topology_file();
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(topology::load(&path)?.topology))
+}
+
+fn missing(error: BinaryError, member: &Member) -> Error {
+    let fix = match member.binary {
+        Binary::Included => "build or install `member` beside `provision`, or set PROVISION_MEMBER to its path",
+        Binary::Path(_) => "install it, or correct `binary` in the topology",
+    };
+    Error::failed(error.to_string(), fix)
+}
+
+fn server_of(program: &Path) -> Result<Server, Error> {
+    let text = version_text(program).map_err(|error| Error::because("the binary does not run", error))?;
+    Server::from_version(&text).ok_or_else(|| {
+        let said = text.lines().next().unwrap_or("nothing").to_owned();
+        Error::failed(
+            format!("{} is neither etcd nor member: its --version says {said:?}", program.display()),
+            "correct `binary` in the topology",
+        )
+    })
+}

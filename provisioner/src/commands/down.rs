@@ -1,0 +1,111 @@
+//! `down`
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::apply::stop_all;
+use crate::cli::DownArgs;
+use crate::cluster::Known;
+use crate::context::Context;
+use crate::error::{Error, ExitCode};
+use crate::host::local::Process;
+use crate::output::{Document, Format, Table};
+use crate::plan::{self, Step};
+use crate::runtime::runtime;
+use crate::state::Outcome;
+
+const LEADER_LIMIT: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Serialize)]
+struct Report {
+    name: String,
+    stopped: Vec<String>,
+    purged: bool,
+}
+
+impl Document for Report {
+    fn table(&self) -> Table {
+        Table::default()
+    }
+}
+
+/// Runs `down`.
+///
+/// # Errors
+/// The cluster is unknown or locked, the purge was not confirmed, or a process would not end.
+pub fn run(args: &DownArgs, context: &Context) -> Result<ExitCode, Error> {
+    let known = Known::open(&args.target, context)?;
+    if args.purge && !args.yes {
+        confirm(known.dir.name())?;
+    }
+    runtime()?.block_on(down(args, &known, context))
+}
+
+async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitCode, Error> {
+    let output = &context.output;
+    let name = known.dir.name();
+    let lock = known.dir.lock("down", args.force_unlock)?;
+    // Who leads is worth a short question; without an answer everything is stopped all the same.
+    let observed = match known.observe(LEADER_LIMIT).await {
+        Ok(observed) => observed,
+        Err(_) => known.look_at_host()?,
+    };
+    let plan = plan::down(&known.topology, &observed);
+    let mut stopped = Vec::new();
+    if !plan.is_empty() {
+        let mut journal = known.dir.journal("down", plan.steps.len())?;
+        for planned in &plan.steps {
+            let Step::Stop { members } = &planned.step else { continue };
+            let text = planned.step.to_string();
+            journal.step(&text)?;
+            if let Some(ledger) = planned.ledger {
+                output.detail(format!("{text}: {ledger}"));
+            }
+            let line = output.line(name);
+            line.set(&text);
+            let processes: Vec<(String, Process)> = members
+                .iter()
+                .filter_map(|member| Some((member.clone(), observed.members.get(member)?.process.as_ref()?.process.clone())))
+                .collect();
+            stop_all(&processes, args.timeout).await?;
+            line.done(format!("stopped {}", members.join(", ")));
+            journal.step_done(&text)?;
+            stopped.extend(members.iter().cloned());
+        }
+        journal.end(Outcome::Done)?;
+    }
+    if args.purge {
+        known.dir.purge()?;
+    }
+    drop(lock);
+    let what = match (args.purge, stopped.is_empty()) {
+        (true, _) => "deleted, with its data, certificates and logs".to_owned(),
+        (false, true) => "already stopped".to_owned(),
+        (false, false) => format!("stopped; its data stays, and `provision up {name}` brings it back"),
+    };
+    output.note(format!("cluster {name} is {what}"));
+    if output.format() != Format::Table {
+        output.data(&Report { name: name.to_owned(), stopped, purged: args.purge })?;
+    }
+    Ok(ExitCode::Ok)
+}
+
+// Data that is gone stays gone, so the name must be typed by somebody who can see what is asked.
+fn confirm(name: &str) -> Result<(), Error> {
+    let fix = "pass --yes to delete its data without being asked";
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::refused(format!("deleting cluster {name} needs a confirmation, and standard input is not a terminal"), fix));
+    }
+    let mut stderr = std::io::stderr().lock();
+    let ask = || Error::io("ask on", std::path::Path::new("the terminal"));
+    write!(stderr, "This deletes all data, certificates and logs of cluster {name}. Type its name to go on: ").map_err(ask())?;
+    stderr.flush().map_err(ask())?;
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed).map_err(ask())?;
+    if typed.trim() == name {
+        return Ok(());
+    }
+    Err(Error::refused(format!("cluster {name} was not deleted: the typed name differs"), "type the cluster's name exactly, or pass --yes"))
+}

@@ -1,0 +1,238 @@
+//! `logs`
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::apply::{Interrupt, Second};
+use crate::cli::LogsArgs;
+use crate::cluster::Known;
+use crate::context::Context;
+use crate::error::{Error, ExitCode};
+use crate::output::{Document, Format, Table};
+use crate::runtime::runtime;
+
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct LogLine {
+    member: String,
+    line: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LogLines {
+    lines: Vec<LogLine>,
+    #[serde(skip)]
+    prefixed: bool,
+}
+
+impl Document for LogLines {
+    fn table(&self) -> Table {
+        let width = self.lines.iter().map(|line| line.member.len()).max().unwrap_or_default();
+        let mut text = String::new();
+        for LogLine { member, line } in &self.lines {
+            if self.prefixed {
+                text.push_str(&format!("{member:<width$} | "));
+            }
+            text.push_str(line);
+            text.push('\n');
+        }
+        Table::text(text)
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.lines.iter().filter_map(|line| serde_json::to_value(line).ok()).collect()
+    }
+}
+
+/// The log of one member, read from where it was left.
+struct Source {
+    member: String,
+    path: PathBuf,
+    offset: u64,
+}
+
+/// Runs `logs`.
+///
+/// # Errors
+/// The cluster or a member is unknown, or a log cannot be read.
+pub fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Error> {
+    let known = Known::open(&args.target, context)?;
+    let all: Vec<&String> = known.instance.members.keys().collect();
+    if let Some(stranger) = args.members.iter().find(|name| !all.contains(name)) {
+        let names = all.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Error::usage(
+            format!("cluster {} has no member {stranger}", known.dir.name()),
+            format!("its members are {names}"),
+        ));
+    }
+    let names: Vec<String> = if args.members.is_empty() { all.into_iter().cloned().collect() } else { args.members.clone() };
+    let prefixed = names.len() > 1;
+    let mut sources: Vec<Source> = names
+        .into_iter()
+        .map(|member| Source { path: known.dir.member_log(&member), member, offset: 0 })
+        .collect();
+
+    let mut lines = Vec::new();
+    for source in &mut sources {
+        lines.extend(source.last(args.lines)?);
+    }
+    print(in_order_of_time(lines), prefixed, context)?;
+    if !args.follow {
+        return Ok(ExitCode::Ok);
+    }
+    runtime()?.block_on(async {
+        let interrupt = Interrupt::listen(Second::Exits)?;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                () = interrupt.token().cancelled() => return Ok(ExitCode::Interrupted),
+            }
+            let mut lines = Vec::new();
+            for source in &mut sources {
+                lines.extend(source.new_lines()?);
+            }
+            print(in_order_of_time(lines), prefixed, context)?;
+        }
+    })
+}
+
+fn print(lines: Vec<LogLine>, prefixed: bool, context: &Context) -> Result<(), Error> {
+    if lines.is_empty() && context.output.format() == Format::Table {
+        return Ok(());
+    }
+    context.output.data(&LogLines { lines, prefixed })
+}
+
+impl Source {
+    // Reads the file once and keeps a window: a log is at most a few ten megabytes, because starts rotate it.
+    fn last(&mut self, count: usize) -> Result<Vec<LogLine>, Error> {
+        let mut window = VecDeque::with_capacity(count.min(1024));
+        for line in self.new_lines()? {
+            if window.len() == count {
+                window.pop_front();
+            }
+            if count > 0 {
+                window.push_back(line);
+            }
+        }
+        Ok(window.into())
+    }
+
+    /// Whole lines since the last call.
+    fn new_lines(&mut self) -> Result<Vec<LogLine>, Error> {
+        read_from(&self.path, &mut self.offset)
+            .map(|lines| lines.into_iter().map(|line| LogLine { member: self.member.clone(), line }).collect())
+            .map_err(Error::io("read", &self.path))
+    }
+}
+
+fn read_from(path: &Path, offset: &mut u64) -> io::Result<Vec<String>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        // A member that was never started has no log.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let length = file.metadata()?.len();
+    // Shorter than before: the start of a new process rotated it.
+    if length < *offset {
+        *offset = 0;
+    }
+    let mut reader = BufReader::new(file);
+    reader.seek(SeekFrom::Start(*offset))?;
+    let mut reader = reader.take(length - *offset);
+    let mut lines = Vec::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Ok(lines);
+        }
+        *offset += read as u64;
+        lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+    }
+}
+
+// Lines of one member keep their order; one without a time of its own stays behind the line before it.
+fn in_order_of_time(lines: Vec<LogLine>) -> Vec<LogLine> {
+    let mut keyed = Vec::with_capacity(lines.len());
+    let mut last = (String::new(), String::new());
+    for line in lines {
+        let stamp = time_of(&line.line);
+        let key = match stamp {
+            Some(stamp) => stamp,
+            None if last.0 == line.member => last.1.clone(),
+            None => String::new(),
+        };
+        last = (line.member.clone(), key.clone());
+        keyed.push((key, line));
+    }
+    keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    keyed.into_iter().map(|(_, line)| line).collect()
+}
+
+// The digits of the time down to microseconds. JSON lines have it in `ts`, etcd's plain lines begin with it.
+fn time_of(line: &str) -> Option<String> {
+    const DIGITS: usize = "YYYYMMDDhhmmssffffff".len();
+    let text = match line.split_once("\"ts\":\"") {
+        Some((_, rest)) => rest.split('"').next()?,
+        None => line.get(..26)?,
+    };
+    // A zone at the end is the same for all members of one host.
+    let clock = text.trim_end_matches('Z').split('+').next()?;
+    if !clock.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let mut digits: String = clock.chars().filter(char::is_ascii_digit).take(DIGITS).collect();
+    while digits.len() < DIGITS {
+        digits.push('0');
+    }
+    Some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn line(member: &str, line: &str) -> LogLine {
+        LogLine { member: member.to_owned(), line: line.to_owned() }
+    }
+
+    #[test]
+    fn lines_of_several_members_are_merged_by_time() {
+        let merged = in_order_of_time(vec![
+            line("a", r#"{"level":"info","ts":"2026-11-21T09:00:00.100Z","msg":"one"}"#),
+            line("a", "goroutine 1 [running]:"),
+            line("a", r#"{"level":"info","ts":"2026-11-21T09:00:00.300Z","msg":"three"}"#),
+            line("b", "2026-11-21 09:00:00.200000 I | two"),
+        ]);
+        let order: Vec<&str> = merged.iter().map(|line| line.member.as_str()).collect();
+        assert_eq!(order, ["a", "a", "b", "a"]);
+        assert!(merged[1].line.starts_with("goroutine"));
+    }
+
+    #[test]
+    fn only_whole_lines_are_shown_and_rotation_starts_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut offset = 0;
+        assert_eq!(read_from(&path, &mut offset).unwrap(), [""; 0]);
+        let mut file = File::create(&path).unwrap();
+        write!(file, "one\ntw").unwrap();
+        assert_eq!(read_from(&path, &mut offset).unwrap(), ["one"]);
+        writeln!(file, "o").unwrap();
+        assert_eq!(read_from(&path, &mut offset).unwrap(), ["two"]);
+        std::fs::write(&path, "new\n").unwrap();
+        assert_eq!(read_from(&path, &mut offset).unwrap(), ["new"]);
+    }
+}

@@ -1,0 +1,47 @@
+//! One file per verb: arguments in, exit code out.
+
+pub mod bench;
+pub mod completions;
+pub mod down;
+pub mod env;
+pub mod exec;
+pub mod init;
+pub mod list;
+pub mod logs;
+pub mod man;
+pub mod plan;
+pub mod render;
+pub mod run;
+pub mod schema;
+pub mod status;
+pub mod up;
+pub mod validate;
+
+use crate::cli::Verb;
+use crate::context::Context;
+use crate::error::{Error, ExitCode};
+
+/// Runs a verb.
+///
+/// # Errors
+/// What the verb could not do; the exit code is [`Error::exit_code`].
+pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
+    match verb {
+        Verb::Init(args) => init::run(args, context),
+        Verb::Validate(args) => validate::run(args, context),
+        Verb::Render(args) => render::run(args, context),
+        Verb::Schema => schema::run(context),
+        Verb::Plan(args) => plan::run(args, context),
+        Verb::Up(args) => up::run(args, context),
+        Verb::Status(args) => status::run(args, context),
+        Verb::Env(args) => env::run(args, context),
+        Verb::List => list::run(context),
+        Verb::Logs(args) => logs::run(args, context),
+        Verb::Exec(args) => exec::run(args, context),
+        Verb::Run(args) => self::run::run(args, context),
+        Verb::Down(args) => down::run(args, context),
+        Verb::Bench(args) => bench::run(args, context),
+        Verb::Completions(args) => completions::run(args, context),
+        Verb::Man => man::run(context),
+    }
+}

@@ -1,0 +1,13 @@
+//! The machine that `provision` itself runs on.
+
+mod binary;
+mod port;
+mod process;
+mod spawn;
+
+pub use binary::{BinaryError, included_member, resolve};
+pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
+pub use process::{Process, find_by_argument, host_name};
+pub use spawn::{
+    Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with, run_foreground, version_text,
+};

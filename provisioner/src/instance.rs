@@ -1,0 +1,134 @@
+//! The remembered facts of one running instance of a cluster: what the topology does not fix and a restart must not change.
+//!
+//! Owns the shape and the paths inside it, not the file: the state directory reads and writes it. Invariant: every path is
+//! absolute, and an instance of another format version is refused, never guessed at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The format that this release writes and reads.
+pub const VERSION: u32 = 1;
+
+/// One instance of a cluster; remade only by `down --purge` and `up`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Format of this record, [`VERSION`].
+    pub version: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// `initial-cluster-token`: unique per instance, so that two clusters never mix.
+    pub token: String,
+    /// Directory of the CA and of the operator's certificate.
+    pub pki_dir: PathBuf,
+    /// By member name.
+    pub members: BTreeMap<String, Placement>,
+}
+
+/// Where one member lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// Port for clients.
+    pub client_port: u16,
+    /// Port for the other members.
+    pub peer_port: u16,
+    /// The member's `data-dir`.
+    pub data_dir: PathBuf,
+    /// Directory of the member's certificates and keys.
+    pub cert_dir: PathBuf,
+}
+
+/// A certificate and its key on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPaths {
+    /// PEM certificate.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+impl KeyPaths {
+    fn in_dir(dir: &Path, stem: &str) -> Self {
+        Self {
+            cert: dir.join(format!("{stem}.crt")),
+            key: dir.join(format!("{stem}.key")),
+        }
+    }
+}
+
+impl Instance {
+    /// A new instance that has no members yet. `dir` is the cluster's state directory.
+    pub fn new(cluster: impl Into<String>, token: impl Into<String>, dir: &Path) -> Self {
+        Self {
+            version: VERSION,
+            cluster: cluster.into(),
+            token: token.into(),
+            pki_dir: dir.join("pki"),
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// The CA. The key is absent on disk when the operator brings the CA; the certificate is always a copy here.
+    pub fn ca(&self) -> KeyPaths {
+        KeyPaths::in_dir(&self.pki_dir, "ca")
+    }
+
+    /// The operator's client certificate: what `env` and `exec` hand to etcdctl.
+    pub fn operator(&self) -> KeyPaths {
+        KeyPaths::in_dir(&self.pki_dir, "operator")
+    }
+}
+
+impl Placement {
+    /// A placement under the cluster's state directory: `members/NAME/data` and `members/NAME/certs`.
+    pub fn new(dir: &Path, member: &str, client_port: u16, peer_port: u16) -> Self {
+        let home = dir.join("members").join(member);
+        Self {
+            client_port,
+            peer_port,
+            data_dir: home.join("data"),
+            cert_dir: home.join("certs"),
+        }
+    }
+
+    /// The certificate of the client port.
+    pub fn server(&self) -> KeyPaths {
+        KeyPaths::in_dir(&self.cert_dir, "server")
+    }
+
+    /// The certificate of the peer port, for both directions.
+    pub fn peer(&self) -> KeyPaths {
+        KeyPaths::in_dir(&self.cert_dir, "peer")
+    }
+
+    /// The CA certificate beside the member's own, so that a member needs one directory only.
+    pub fn ca_cert(&self) -> PathBuf {
+        self.cert_dir.join("ca.crt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_its_own_json() {
+        let dir = Path::new("/s/clusters/demo");
+        let mut instance = Instance::new("demo", "demo-1", dir);
+        instance
+            .members
+            .insert("infra0".into(), Placement::new(dir, "infra0", 2379, 2380));
+        let text = serde_json::to_string(&instance).unwrap();
+        assert_eq!(serde_json::from_str::<Instance>(&text).unwrap(), instance);
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let text =
+            r#"{"version":1,"cluster":"a","token":"b","pki_dir":"/p","members":{},"extra":1}"#;
+        assert!(serde_json::from_str::<Instance>(text).is_err());
+    }
+}

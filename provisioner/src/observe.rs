@@ -1,0 +1,14 @@
+//! Observing: facts from this host and from the members. Looks, never changes.
+//!
+//! Owns what is true: processes, data directories, ports and what each member answers. What the facts mean is for the planner.
+//! Every question to a member has a deadline, and all members are asked at once.
+
+mod client;
+mod data;
+mod facts;
+mod look;
+
+pub use client::{Access, CallError, Client};
+pub use data::{DataError, claim, inspect};
+pub use facts::{DataDir, Health, ListedMember, MemberFacts, Observed, PortTaken, Running, Vitals};
+pub use look::{Sight, look, look_at, look_at_host};

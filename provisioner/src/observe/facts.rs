@@ -1,0 +1,176 @@
+//! The facts that plans are made from.
+
+use std::collections::BTreeMap;
+
+use crate::host::local::Process;
+
+/// What is true about a cluster right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// By member name; every member of the instance.
+    pub members: BTreeMap<String, MemberFacts>,
+    /// The membership as the cluster itself tells it, if any member could.
+    pub membership: Option<Vec<ListedMember>>,
+}
+
+/// What is true about one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberFacts {
+    /// Its process, if it runs.
+    pub process: Option<Running>,
+    /// What its data directory holds.
+    pub data: DataDir,
+    /// Whether it has been started before, so that its data directory should not be empty.
+    pub had_data: bool,
+    /// Its ports that somebody else holds; looked up only when it does not run.
+    pub ports_taken: Vec<PortTaken>,
+    /// What it answers.
+    pub health: Health,
+}
+
+/// A member's running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its identity.
+    pub process: Process,
+    /// Its argument vector, program first.
+    pub argv: Vec<String>,
+}
+
+/// What a data directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataDir {
+    /// Nothing.
+    Empty,
+    /// Data of this member of this instance.
+    Ours,
+    /// Something else.
+    Foreign {
+        /// What.
+        why: String,
+    },
+}
+
+/// A port that a member needs and somebody else holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortTaken {
+    /// client or peer.
+    pub role: &'static str,
+    /// The port.
+    pub port: u16,
+    /// Who holds it.
+    pub owner: String,
+}
+
+/// What a member answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It was not asked, because it does not run.
+    Stopped,
+    /// It does not answer.
+    Silent {
+        /// Why, as far as the client can tell.
+        why: String,
+    },
+    /// It answers.
+    Up(Vitals),
+}
+
+/// What a member says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// The cluster's ID.
+    pub cluster_id: u64,
+    /// Its ID.
+    pub id: u64,
+    /// The leader's ID, 0 when it knows none.
+    pub leader: u64,
+    /// Its raft term.
+    pub term: u64,
+    /// Its revision.
+    pub revision: i64,
+    /// The last index of its log.
+    pub raft_index: u64,
+    /// The last index that it applied.
+    pub applied_index: u64,
+    /// Bytes of its database.
+    pub db_size: i64,
+    /// The version it reports.
+    pub version: String,
+    /// Whether it is a learner.
+    pub is_learner: bool,
+    /// Alarms and other trouble that it reports.
+    pub errors: Vec<String>,
+    /// Why it does not answer a linearizable read; `None`: it does.
+    pub not_ready: Option<String>,
+}
+
+/// A member as the cluster lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedMember {
+    /// Its ID.
+    pub id: u64,
+    /// Its name; empty until it has started once.
+    pub name: String,
+    /// Where other members reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+}
+
+impl Running {
+    /// The client port that it was started with, where its arguments say so: the topology may want another by now.
+    #[must_use]
+    pub fn client_port(&self) -> Option<u16> {
+        let urls = self.argv.iter().find_map(|arg| arg.strip_prefix("--listen-client-urls="))?;
+        urls.split(',').next()?.rsplit(':').next()?.parse().ok()
+    }
+}
+
+impl MemberFacts {
+    /// Whether it answers linearizable reads.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.vitals().is_some_and(|vitals| vitals.not_ready.is_none())
+    }
+
+    /// What it says about itself, if it answers.
+    #[must_use]
+    pub fn vitals(&self) -> Option<&Vitals> {
+        match &self.health {
+            Health::Up(vitals) => Some(vitals),
+            Health::Stopped | Health::Silent { .. } => None,
+        }
+    }
+}
+
+impl Observed {
+    /// The leader as the member with the highest term sees it.
+    #[must_use]
+    pub fn leader(&self) -> Option<u64> {
+        let vitals = self.members.values().filter_map(MemberFacts::vitals);
+        vitals.filter(|vitals| vitals.leader != 0).max_by_key(|vitals| vitals.term).map(|vitals| vitals.leader)
+    }
+
+    /// Whether this member leads.
+    #[must_use]
+    pub fn leads(&self, member: &str) -> bool {
+        let id = self.members.get(member).and_then(MemberFacts::vitals).map(|vitals| vitals.id);
+        id.is_some() && id == self.leader()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_port_is_read_from_the_arguments() {
+        let running = |arg: &str| Running {
+            process: Process { pid: 1, start_ticks: 1, boot_id: String::new() },
+            argv: vec!["/bin/member".to_owned(), arg.to_owned()],
+        };
+        assert_eq!(running("--listen-client-urls=https://[::1]:23790").client_port(), Some(23_790));
+        assert_eq!(running("--listen-peer-urls=https://127.0.0.1:1").client_port(), None);
+    }
+}

@@ -1,0 +1,22 @@
+//! The cluster's CA and every certificate below it.
+//!
+//! `plan` says what is missing or wrong and why, `apply` makes it, `ensure` does both. ECDSA P-256; a peer and a server certificate
+//! per member, and the operator's for `env` and `exec`. Keys are 0600 in directories that are 0700, and every file is whole or
+//! absent. What is valid is kept: a second `ensure` does nothing.
+//!
+//! Does not replace a CA: every member trusts it, so that takes a rotation in steps, of a later release.
+
+mod action;
+mod authority;
+mod error;
+mod inspect;
+mod issue;
+mod plan;
+mod write;
+
+pub use action::{CertAction, CertKind, Reason};
+pub use error::PkiError;
+pub use inspect::{CertInfo, inspect};
+pub use issue::{apply, ensure};
+pub use plan::{plan, uses_tls};
+pub use write::{NewFile, write_files};

@@ -1,0 +1,490 @@
+//! The decisions.
+
+use std::collections::BTreeMap;
+
+use super::compare;
+use super::quorum::Ledger;
+use super::refusal::Refusal;
+use super::step::{CertChange, Plan, Planned, Step};
+use crate::instance::Instance;
+use crate::observe::{DataDir, MemberFacts, Observed};
+use crate::topology::{Role, Topology};
+
+/// What the cluster should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The topology.
+    pub topology: &'a Topology,
+    /// The topology that was applied last, if one was.
+    pub applied: Option<&'a Topology>,
+    /// The instance as it is remembered, if it is.
+    pub remembered: Option<&'a Instance>,
+    /// The instance that the members should run with.
+    pub instance: &'a Instance,
+    /// Each member's argument vector, program first.
+    pub argv: &'a BTreeMap<String, Vec<String>>,
+    /// Certificates that are missing or no longer right.
+    pub certificates: &'a [CertChange],
+}
+
+/// Plans the way from what is to what is wanted.
+pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
+    check(wanted, observed)?;
+    let names = |keep: &dyn Fn(&str, &MemberFacts) -> bool| -> Vec<String> {
+        wanted
+            .topology
+            .members
+            .iter()
+            .filter(|member| observed.members.get(&member.name).is_some_and(|facts| keep(&member.name, facts)))
+            .map(|member| member.name.clone())
+            .collect()
+    };
+    let mut draft = Draft::new(wanted.topology, observed);
+
+    if wanted.remembered != Some(wanted.instance) {
+        let mut ports: Vec<u16> =
+            wanted.instance.members.values().flat_map(|at| [at.client_port, at.peer_port]).collect();
+        ports.sort_unstable();
+        draft.quiet(Step::Remember { ports, new_token: wanted.remembered.is_none() });
+    }
+    if !wanted.certificates.is_empty() {
+        draft.quiet(Step::WriteCertificates { changes: wanted.certificates.to_vec() });
+    }
+
+    let stopped = names(&|_, facts| facts.process.is_none());
+    if !stopped.is_empty() {
+        let first_boot = observed.members.values().all(|facts| facts.process.is_none() && facts.data == DataDir::Empty);
+        draft.start(stopped, first_boot);
+    }
+    let differs = |name: &str, facts: &MemberFacts| {
+        facts.process.as_ref().is_some_and(|running| wanted.argv.get(name).is_some_and(|argv| *argv != running.argv))
+    };
+    // A member that is about to be restarted is waited for then; its old arguments may be why it is not ready.
+    let waiting = names(&|name, facts| !facts.is_ready() && !differs(name, facts));
+    if !waiting.is_empty() {
+        draft.wait(waiting);
+    }
+
+    for name in restart_order(wanted.topology, observed, names(&differs)) {
+        if observed.leads(&name)
+            && let Some(to) = successor(wanted.topology, &name, &draft)
+        {
+            draft.step(Step::MoveLeader { from: name.clone(), to });
+        }
+        let running = observed.members.get(&name).and_then(|facts| facts.process.as_ref());
+        let why = match (running, wanted.argv.get(&name)) {
+            (Some(running), Some(argv)) => compare::arguments(&running.argv, argv),
+            _ => Vec::new(),
+        };
+        draft.restart(name, why);
+    }
+    Ok(draft.into_plan())
+}
+
+/// Plans the stop of everything that runs.
+///
+/// The leader comes last: it looks for somebody to lead in its place, and finds out sooner that nobody is left than that
+/// those it asks are about to go.
+#[must_use]
+pub fn down(topology: &Topology, observed: &Observed) -> Plan {
+    let running = observed.members.iter().filter(|(_, facts)| facts.process.is_some()).map(|(name, _)| name.clone());
+    let (leader, followers): (Vec<String>, Vec<String>) = running.partition(|name| observed.leads(name));
+    let mut draft = Draft::new(topology, observed);
+    for members in [followers, leader] {
+        if !members.is_empty() {
+            draft.stop(members);
+        }
+    }
+    draft.into_plan()
+}
+
+fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
+    if let Some(remembered) = wanted.remembered {
+        compare::membership(wanted.topology, remembered)?;
+        compare::peer_ports(remembered, wanted.instance)?;
+        if let Some(applied) = wanted.applied {
+            compare::fixed(applied, wanted.topology, remembered)?;
+        }
+        if let Some(listed) = &observed.membership {
+            compare::listed(wanted.topology, listed)?;
+        }
+    }
+    let path = |name: &str| {
+        wanted.instance.members.get(name).map(|at| at.data_dir.display().to_string()).unwrap_or_default()
+    };
+    let anybody_has_data = observed.members.values().any(|facts| facts.data == DataDir::Ours);
+    for (name, facts) in &observed.members {
+        match &facts.data {
+            DataDir::Foreign { why } => {
+                return Err(Refusal::ForeignData { member: name.clone(), path: path(name), why: why.clone() });
+            }
+            DataDir::Empty if facts.had_data && anybody_has_data && facts.process.is_none() => {
+                return Err(Refusal::LostData { member: name.clone(), path: path(name) });
+            }
+            DataDir::Empty | DataDir::Ours => {}
+        }
+    }
+    for (name, facts) in &observed.members {
+        if let Some(taken) = facts.ports_taken.first() {
+            return Err(Refusal::PortTaken {
+                member: name.clone(),
+                role: taken.role,
+                port: taken.port,
+                owner: taken.owner.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+// Those that are not ready first: restarting them costs nothing. The leader last: its restart costs an election, and a cluster
+// whose followers did not survive the change still has it.
+fn restart_order(topology: &Topology, observed: &Observed, mut names: Vec<String>) -> Vec<String> {
+    let position = |name: &str| topology.members.iter().position(|member| member.name == name);
+    names.sort_by_key(|name| {
+        let ready = observed.members.get(name).is_some_and(MemberFacts::is_ready);
+        (observed.leads(name), ready, position(name))
+    });
+    names
+}
+
+// Whoever is up already runs as wanted when the leader's turn comes; topology order keeps plans stable.
+fn successor(topology: &Topology, leader: &str, draft: &Draft<'_>) -> Option<String> {
+    topology
+        .members
+        .iter()
+        .find(|member| member.name != leader && member.role == Role::Voter && draft.up.contains(&member.name))
+        .map(|member| member.name.clone())
+}
+
+/// Steps so far and who is up after them.
+struct Draft<'a> {
+    topology: &'a Topology,
+    up: Vec<String>,
+    steps: Vec<Planned>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(topology: &'a Topology, observed: &Observed) -> Self {
+        let up = observed.members.iter().filter(|(_, facts)| facts.is_ready()).map(|(name, _)| name.clone()).collect();
+        Self { topology, up, steps: Vec::new() }
+    }
+
+    fn quiet(&mut self, step: Step) {
+        self.steps.push(Planned { step, ledger: None, loses_quorum: false });
+    }
+
+    fn step(&mut self, step: Step) {
+        let ledger = self.ledger(&self.up);
+        self.steps.push(Planned { step, ledger: Some(ledger), loses_quorum: false });
+    }
+
+    fn start(&mut self, members: Vec<String>, first_boot: bool) {
+        // They count once they are ready, which is the next step.
+        self.step(Step::Start { members, first_boot });
+    }
+
+    fn wait(&mut self, members: Vec<String>) {
+        self.up.extend(members.iter().cloned());
+        self.step(Step::WaitReady { members });
+    }
+
+    fn restart(&mut self, member: String, why: Vec<String>) {
+        let low: Vec<String> = self.up.iter().filter(|name| **name != member).cloned().collect();
+        let (before, ledger) = (self.ledger(&self.up), self.ledger(&low));
+        let loses_quorum = ledger.up < before.up && ledger.margin < 0;
+        if !self.up.contains(&member) {
+            self.up.push(member.clone());
+        }
+        self.steps.push(Planned { step: Step::Restart { member, why }, ledger: Some(ledger), loses_quorum });
+    }
+
+    // Stopping everything is what `down` is asked for, so it is shown and not refused.
+    fn stop(&mut self, members: Vec<String>) {
+        self.up.retain(|name| !members.contains(name));
+        self.step(Step::Stop { members });
+    }
+
+    fn ledger(&self, up: &[String]) -> Ledger {
+        let voters = self.topology.members.iter().filter(|member| member.role == Role::Voter);
+        let (mut all, mut alive) = (0, 0);
+        for voter in voters {
+            all += 1;
+            alive += usize::from(up.contains(&voter.name));
+        }
+        Ledger::new(all, alive)
+    }
+
+    fn into_plan(self) -> Plan {
+        Plan { cluster: self.topology.name.clone(), steps: self.steps }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use proptest::prelude::*;
+
+    use super::super::testing::{World, name};
+    use super::*;
+    use crate::observe::{Health, ListedMember, PortTaken};
+    use crate::topology::{Binary, PeerTls};
+
+    fn shown(world: &World) -> String {
+        up(&world.wanted(), &world.observed).unwrap().to_string()
+    }
+
+    fn refused(world: &World) -> String {
+        up(&world.wanted(), &world.observed).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn first_boot_starts_all_at_once() {
+        let mut world = World::nothing(3);
+        world.certificates = ["ca", "operator", "infra0 peer"]
+            .map(|what| CertChange { certificate: what.to_owned(), reason: "missing".to_owned() })
+            .to_vec();
+        assert_snapshot!(shown(&world), @r"
+        cluster demo: 4 steps
+          1. remember ports 23790-23795 and a new token
+          2. write 3 certificates
+               ca: missing
+               operator: missing
+               infra0 peer: missing
+          3. start infra0, infra1, infra2                                   voters 3, need 2, up 0, margin -2
+          4. wait until infra0, infra1, infra2 answer a linearizable read   voters 3, need 2, up 3, margin +1
+        ");
+    }
+
+    #[test]
+    fn what_is_as_wanted_needs_nothing() {
+        assert_eq!(shown(&World::running(3, 1)), "no change: cluster demo is as its topology says\n");
+    }
+
+    #[test]
+    fn a_dead_member_is_started_and_waited_for() {
+        let mut world = World::running(3, 0);
+        world.kill(1);
+        assert_snapshot!(shown(&world), @r"
+        cluster demo: 2 steps
+          1. start infra1                                    voters 3, need 2, up 2, margin +0
+          2. wait until infra1 answers a linearizable read   voters 3, need 2, up 3, margin +1
+        ");
+    }
+
+    #[test]
+    fn a_changed_flag_restarts_one_at_a_time_and_the_leader_last() {
+        let mut world = World::running(3, 0);
+        world.want_flag("--heartbeat-interval=50");
+        assert_snapshot!(shown(&world), @r"
+        cluster demo: 4 steps
+          1. restart infra1                          voters 3, need 2, up 2, margin +0
+               --heartbeat-interval default -> 50
+          2. restart infra2                          voters 3, need 2, up 2, margin +0
+               --heartbeat-interval default -> 50
+          3. move leadership from infra0 to infra1   voters 3, need 2, up 3, margin +1
+          4. restart infra0                          voters 3, need 2, up 2, margin +0
+               --heartbeat-interval default -> 50
+        ");
+    }
+
+    #[test]
+    fn the_dead_come_back_before_the_living_restart() {
+        let mut world = World::running(3, 2);
+        world.want_flag("--snapshot-count=5");
+        world.kill(0);
+        let plan = up(&world.wanted(), &world.observed).unwrap();
+        let kinds: Vec<String> = plan.steps.iter().map(|planned| planned.step.to_string()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "start infra0",
+                "wait until infra0 answers a linearizable read",
+                "restart infra1",
+                "move leadership from infra2 to infra0",
+                "restart infra2"
+            ]
+        );
+        assert!(plan.first_losing_quorum().is_none());
+    }
+
+    #[test]
+    fn a_single_member_cannot_restart_without_an_outage() {
+        let mut world = World::running(1, 0);
+        world.want_flag("--snapshot-count=5");
+        let plan = up(&world.wanted(), &world.observed).unwrap();
+        let refusal = Refusal::margin(plan.first_losing_quorum().unwrap());
+        assert_eq!(
+            refusal.to_string(),
+            r#"step "restart infra0" leaves the cluster without quorum (voters 1, need 1, up 0, margin -1)"#
+        );
+        assert!(plan.steps.iter().all(|planned| !matches!(planned.step, Step::MoveLeader { .. })));
+    }
+
+    #[test]
+    fn a_member_that_is_not_ready_restarts_first() {
+        let mut world = World::running(3, 0);
+        world.want_flag("--snapshot-count=5");
+        world.facts(2).health = Health::Silent { why: "connection refused".to_owned() };
+        let plan = up(&world.wanted(), &world.observed).unwrap();
+        assert_eq!(plan.steps[0].step.to_string(), "restart infra2");
+        assert_eq!(plan.steps[0].ledger.unwrap().up, 2, "it was not up before");
+    }
+
+    #[test]
+    fn a_silent_member_that_runs_as_wanted_is_waited_for() {
+        let mut world = World::running(3, 0);
+        world.facts(1).health = Health::Silent { why: "timed out".to_owned() };
+        let plan = up(&world.wanted(), &world.observed).unwrap();
+        assert_eq!(plan.steps.len(), 1);
+        assert_eq!(plan.steps[0].step, Step::WaitReady { members: vec![name(1)] });
+    }
+
+    #[test]
+    fn membership_changes_are_refused() {
+        let mut world = World::running(3, 0);
+        world.topology.members[2].name = "infra7".to_owned();
+        assert_eq!(refused(&world), "the topology changes the membership of cluster demo: adds infra7 and removes infra2");
+    }
+
+    #[test]
+    fn a_membership_that_was_changed_behind_our_back_is_noticed() {
+        let listed = |names: [&str; 3]| {
+            let member = |name: &str| ListedMember {
+                id: 1,
+                name: name.to_owned(),
+                peer_urls: Vec::new(),
+                client_urls: Vec::new(),
+            };
+            Some(names.map(member).to_vec())
+        };
+        let mut world = World::running(3, 0);
+        world.observed.membership = listed(["infra0", "infra1", "infra2"]);
+        assert!(up(&world.wanted(), &world.observed).unwrap().is_empty());
+        // A member that has not published its name yet.
+        world.observed.membership = listed(["infra0", "infra1", ""]);
+        assert!(up(&world.wanted(), &world.observed).unwrap().is_empty());
+        world.observed.membership = listed(["infra0", "infra1", "stranger"]);
+        assert_eq!(
+            refused(&world),
+            "cluster demo itself lists other members than the topology: it has stranger and lacks infra2"
+        );
+    }
+
+    #[test]
+    fn what_members_agreed_on_cannot_change() {
+        let mut world = World::running(3, 0);
+        world.topology.tls.peer = PeerTls::Off;
+        assert_eq!(refused(&world), "peer TLS of cluster demo cannot change from mutual to off while it has data");
+
+        let mut world = World::running(3, 0);
+        world.topology.members[1].address = "10.0.0.1".to_owned();
+        assert!(refused(&world).starts_with("the address of member infra1"));
+
+        let mut world = World::running(3, 0);
+        world.topology.members[1].binary = Binary::Path("/usr/bin/etcd".into());
+        assert!(refused(&world).contains("from the included member to /usr/bin/etcd"));
+
+        let mut world = World::running(3, 0);
+        world.instance.members.get_mut("infra1").unwrap().peer_port = 1;
+        assert!(refused(&world).starts_with("the peer port of member infra1"));
+    }
+
+    #[test]
+    fn foreign_lost_and_contested_places_are_refused() {
+        let mut world = World::nothing(3);
+        world.facts(1).data = DataDir::Foreign { why: "it belongs to cluster prod".to_owned() };
+        assert_eq!(
+            refused(&world),
+            "the data directory /s/clusters/demo/members/infra1/data of member infra1 is not of this cluster: it belongs to cluster prod"
+        );
+
+        let mut world = World::running(3, 0);
+        world.kill(2);
+        world.facts(2).data = DataDir::Empty;
+        assert!(refused(&world).contains("infra2 is gone"));
+
+        let mut world = World::nothing(3);
+        let taken = PortTaken { role: "peer", port: 23_793, owner: "pid 7 (nc -l)".to_owned() };
+        world.facts(1).ports_taken.push(taken);
+        assert_eq!(refused(&world), "port 23793, the peer port of member infra1, is held by pid 7 (nc -l)");
+    }
+
+    #[test]
+    fn down_stops_what_runs() {
+        let mut world = World::running(3, 0);
+        world.kill(1);
+        let plan = down(&world.topology, &world.observed);
+        let steps: Vec<String> = plan.steps.iter().map(|planned| planned.step.to_string()).collect();
+        assert_eq!(steps, ["stop infra2", "stop infra0"], "the leader last");
+        assert_eq!(plan.steps[1].ledger.unwrap().up, 0);
+        assert!(down(&World::nothing(3).topology, &World::nothing(3).observed).is_empty());
+    }
+
+    /// Does in memory what `apply` does for real.
+    fn carry_out(world: &mut World, plan: &Plan) {
+        let leader = (0..world.topology.members.len()).find(|index| world.observed.leads(&name(*index))).unwrap_or(0);
+        for planned in &plan.steps {
+            match &planned.step {
+                Step::Remember { .. } => {
+                    world.remembered = Some(world.instance.clone());
+                    world.applied = Some(world.topology.clone());
+                }
+                Step::WriteCertificates { .. } => world.certificates.clear(),
+                Step::Start { members, .. } | Step::WaitReady { members } | Step::Stop { members } => {
+                    members.iter().for_each(|member| revive(world, member, leader));
+                }
+                Step::Restart { member, .. } => revive(world, member, leader),
+                Step::MoveLeader { .. } => {}
+            }
+        }
+    }
+
+    fn revive(world: &mut World, member: &str, leader: usize) {
+        let mut fresh = World::running(world.topology.members.len(), leader);
+        fresh.argv = world.argv.clone();
+        let mut facts = fresh.observed.members.remove(member).unwrap();
+        facts.process.as_mut().unwrap().argv = world.argv[member].clone();
+        world.observed.members.insert(member.to_owned(), facts);
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_from_what_a_plan_leaves_behind_is_empty(
+            members in 1_usize..=7,
+            new in any::<bool>(),
+            flag in any::<bool>(),
+            states in proptest::collection::vec(0_u8..3, 7),
+        ) {
+            let mut world = if new { World::nothing(members) } else { World::running(members, members / 2) };
+            if flag {
+                world.want_flag("--snapshot-count=5");
+            }
+            for (index, state) in states.iter().take(members).enumerate().filter(|_| !new) {
+                match state {
+                    0 => world.kill(index),
+                    1 => world.facts(index).health = Health::Silent { why: String::new() },
+                    _ => {}
+                }
+            }
+            let plan = up(&world.wanted(), &world.observed).unwrap();
+            carry_out(&mut world, &plan);
+            let again = up(&world.wanted(), &world.observed).unwrap();
+            prop_assert!(again.is_empty(), "{plan}\nthen\n{again}");
+        }
+
+        #[test]
+        fn only_a_restart_of_the_last_of_the_quorum_loses_it(members in 1_usize..=7, leader in 0_usize..7, dead in 0_usize..=3) {
+            let mut world = World::running(members, leader % members);
+            world.want_flag("--snapshot-count=5");
+            for index in 0..dead.min(members) {
+                world.kill(index);
+            }
+            let plan = up(&world.wanted(), &world.observed).unwrap();
+            // The dead come back first, so only clusters that tolerate no failure at all lose quorum.
+            let tolerant = members > 2;
+            let restarts = plan.steps.iter().any(|planned| matches!(planned.step, Step::Restart { .. }));
+            prop_assert_eq!(plan.first_losing_quorum().is_some(), !tolerant && restarts);
+        }
+    }
+}

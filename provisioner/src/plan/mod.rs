@@ -1,0 +1,22 @@
+//! The planner: what must happen for the cluster to be as wanted. The only brain, and pure.
+//!
+//! `(Wanted, Observed) -> Plan` of typed [`Step`]s, each with its quorum [`Ledger`]. It does no IO and knows no clock: `provision plan` and
+//! `provision up` call the same function, so `plan` cannot lie. It does not know how a step is done; `apply` does.
+//!
+//! Invariant: no step lowers the number of members that are up below quorum unless downtime was accepted, and a plan
+//! made from what a finished plan leaves behind is empty.
+
+mod compare;
+mod decide;
+mod display;
+mod quorum;
+mod refusal;
+mod step;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use compare::arguments;
+pub use decide::{Wanted, down, up};
+pub use quorum::Ledger;
+pub use refusal::Refusal;
+pub use step::{CertChange, Plan, Planned, Step};

@@ -1,0 +1,99 @@
+//! What a plan is made of.
+
+use serde::Serialize;
+
+use super::quorum::Ledger;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Write the instance down: ports, token, paths.
+    Remember {
+        /// Client and peer ports, ascending.
+        ports: Vec<u16>,
+        /// Whether the instance is new, so that its token is too.
+        new_token: bool,
+    },
+    /// Issue or reissue certificates.
+    WriteCertificates {
+        /// Which and why.
+        changes: Vec<CertChange>,
+    },
+    /// Start processes, all at once.
+    Start {
+        /// Who.
+        members: Vec<String>,
+        /// Whether nobody has data: the members form the cluster together.
+        first_boot: bool,
+    },
+    /// Wait until each answers a linearizable read.
+    WaitReady {
+        /// Who.
+        members: Vec<String>,
+    },
+    /// Hand leadership over, so that the restart of the leader costs no election.
+    MoveLeader {
+        /// The leader.
+        from: String,
+        /// Who should lead.
+        to: String,
+    },
+    /// Stop, start with the wanted arguments, wait until ready.
+    Restart {
+        /// Who.
+        member: String,
+        /// What differs.
+        why: Vec<String>,
+    },
+    /// Stop processes, all at once.
+    Stop {
+        /// Who.
+        members: Vec<String>,
+    },
+}
+
+/// One certificate that is written and the reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertChange {
+    /// What the certificate is for.
+    pub certificate: String,
+    /// Why it is written.
+    pub reason: String,
+}
+
+/// A step with its ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// What is done.
+    #[serde(flatten)]
+    pub step: Step,
+    /// Who is up at the worst moment of it. Steps that touch no process have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Ledger>,
+    /// Whether the step itself takes a member down below quorum.
+    pub loses_quorum: bool,
+}
+
+/// Steps in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The cluster.
+    pub cluster: String,
+    /// Empty: nothing to do.
+    pub steps: Vec<Planned>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The first step that may not be taken unless downtime is accepted.
+    #[must_use]
+    pub fn first_losing_quorum(&self) -> Option<&Planned> {
+        self.steps.iter().find(|planned| planned.loses_quorum)
+    }
+}

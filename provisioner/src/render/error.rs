@@ -1,0 +1,64 @@
+//! Why settings cannot be rendered.
+
+use member_flags::FlagError;
+use thiserror::Error;
+
+/// Why settings cannot be rendered.
+#[derive(Debug, Error)]
+pub enum RenderError {
+    /// The instance does not know the member.
+    #[error("member {member} has no place in this instance of the cluster")]
+    NotPlaced {
+        /// The member's name.
+        member: String,
+    },
+    /// A flag or its value is refused.
+    #[error("member {member} cannot have the flag {flag}")]
+    Flag {
+        /// The member's name.
+        member: String,
+        /// The flag's name.
+        flag: String,
+        /// Why.
+        #[source]
+        source: Box<FlagError>,
+    },
+    /// The server that the member runs lacks the flag.
+    #[error("member {member} runs {server}, which has no flag {flag}")]
+    Unsupported {
+        /// The member's name.
+        member: String,
+        /// The flag's name.
+        flag: String,
+        /// The server in words.
+        server: String,
+    },
+    /// The settings have no equivalent in the server's version.
+    #[error("member {member} runs {server}, which cannot be given these flags")]
+    Version {
+        /// The member's name.
+        member: String,
+        /// The server in words.
+        server: String,
+        /// Why.
+        #[source]
+        source: Box<FlagError>,
+    },
+}
+
+impl RenderError {
+    /// What to do.
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            Self::NotPlaced { .. } => {
+                Some("run `provision up` with the topology that has this member".into())
+            }
+            Self::Flag { flag, .. } | Self::Unsupported { flag, .. } => Some(format!(
+                "remove `{flag}` from [defaults] or from the member's `flags`"
+            )),
+            Self::Version { .. } => {
+                Some("remove the flag, or give the member a binary that has it".into())
+            }
+        }
+    }
+}

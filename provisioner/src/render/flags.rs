@@ -1,0 +1,113 @@
+//! The settings of a member.
+
+use member_flags::{Flags, Support};
+
+use super::error::RenderError;
+use super::server::Server;
+use super::urls::{client_url, listen_client_url, listen_peer_url, peer_url};
+use crate::instance::Instance;
+use crate::topology::{ClientTls, Member, PeerTls, Topology};
+
+/// Decides every setting of a member: its own flags, and what follows from its place in the cluster.
+///
+/// Flags that only an upstream etcd has are left out here; `argv` and its like add them for such a server.
+///
+/// # Errors
+/// The member has no place in the instance, or a flag is refused.
+pub fn flags(
+    topology: &Topology,
+    member: &Member,
+    instance: &Instance,
+) -> Result<Flags, RenderError> {
+    let place = instance
+        .members
+        .get(&member.name)
+        .ok_or_else(|| RenderError::NotPlaced {
+            member: member.name.clone(),
+        })?;
+    let mut settings: Vec<(&str, String)> = Vec::new();
+    let upstream = Server::assumed(&member.binary, (3, 6)) != Server::Member;
+    for (name, value) in &member.flags {
+        if !(upstream && refused_by_member(name)) {
+            settings.push((name, value.clone()));
+        }
+    }
+    let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    settings.extend([
+        ("name", member.name.clone()),
+        ("data-dir", path(&place.data_dir)),
+        ("listen-peer-urls", listen_peer_url(topology, member, place)),
+        (
+            "listen-client-urls",
+            listen_client_url(topology, member, place),
+        ),
+        (
+            "initial-advertise-peer-urls",
+            peer_url(topology, member, place),
+        ),
+        ("advertise-client-urls", client_url(topology, member, place)),
+        ("initial-cluster", initial_cluster(topology, instance)?),
+        ("initial-cluster-state", "new".to_owned()),
+        ("initial-cluster-token", instance.token.clone()),
+    ]);
+    if topology.tls.client != ClientTls::Off {
+        let files = place.server();
+        settings.extend([
+            ("cert-file", path(&files.cert)),
+            ("key-file", path(&files.key)),
+        ]);
+    }
+    if topology.tls.client == ClientTls::Mutual {
+        settings.extend([
+            ("client-cert-auth", "true".to_owned()),
+            ("trusted-ca-file", path(&place.ca_cert())),
+        ]);
+    }
+    if topology.tls.peer == PeerTls::Mutual {
+        let files = place.peer();
+        settings.extend([
+            ("peer-cert-file", path(&files.cert)),
+            ("peer-key-file", path(&files.key)),
+            ("peer-client-cert-auth", "true".to_owned()),
+            ("peer-trusted-ca-file", path(&place.ca_cert())),
+        ]);
+    }
+    let mut flags = Flags::default();
+    for (name, value) in settings {
+        flags
+            .set(name, &value)
+            .map_err(|source| RenderError::Flag {
+                member: member.name.clone(),
+                flag: name.to_owned(),
+                source: Box::new(source),
+            })?;
+    }
+    Ok(flags)
+}
+
+/// Whether the included member refuses a flag that etcd has.
+fn refused_by_member(name: &str) -> bool {
+    member_flags::lookup(name).is_some_and(|def| matches!(def.support, Support::Refused { .. }))
+}
+
+fn initial_cluster(topology: &Topology, instance: &Instance) -> Result<String, RenderError> {
+    let entries: Result<Vec<String>, RenderError> = topology
+        .members
+        .iter()
+        .map(|member| {
+            let place =
+                instance
+                    .members
+                    .get(&member.name)
+                    .ok_or_else(|| RenderError::NotPlaced {
+                        member: member.name.clone(),
+                    })?;
+            Ok(format!(
+                "{}={}",
+                member.name,
+                peer_url(topology, member, place)
+            ))
+        })
+        .collect();
+    Ok(entries?.join(","))
+}

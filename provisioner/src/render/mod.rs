@@ -1,0 +1,18 @@
+//! From a member of a topology to what its process is given. Pure: nothing is read or written.
+//!
+//! `flags` decides the settings, `server` which program they are for, `forms` writes them as a command line, an environment file
+//! or a configuration file. Invariant: what is rendered for the included member parses back into the same flags.
+
+mod error;
+mod flags;
+mod forms;
+mod placeholder;
+mod server;
+mod urls;
+
+pub use error::RenderError;
+pub use flags::flags;
+pub use forms::{argv, env, env_file, shell_line, yaml};
+pub use placeholder::placeholder;
+pub use server::Server;
+pub use urls::{client_url, client_urls, peer_url};

@@ -1,0 +1,80 @@
+//! The URLs of members.
+
+use crate::instance::{Instance, Placement};
+use crate::topology::{ClientTls, Member, PeerTls, Topology};
+
+/// `host` as a URL holds it.
+fn host(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
+}
+
+fn peer_scheme(topology: &Topology) -> &'static str {
+    match topology.tls.peer {
+        PeerTls::Off => "http",
+        PeerTls::Mutual => "https",
+    }
+}
+
+fn client_scheme(topology: &Topology) -> &'static str {
+    match topology.tls.client {
+        ClientTls::Off => "http",
+        ClientTls::Server | ClientTls::Mutual => "https",
+    }
+}
+
+/// The URL at which other members reach this one.
+pub fn peer_url(topology: &Topology, member: &Member, place: &Placement) -> String {
+    format!(
+        "{}://{}:{}",
+        peer_scheme(topology),
+        host(&member.address),
+        place.peer_port
+    )
+}
+
+/// The URL at which clients reach this member.
+pub fn client_url(topology: &Topology, member: &Member, place: &Placement) -> String {
+    format!(
+        "{}://{}:{}",
+        client_scheme(topology),
+        host(&member.address),
+        place.client_port
+    )
+}
+
+/// The client URLs of all members that are placed, in the file's order: what `ETCDCTL_ENDPOINTS` holds.
+pub fn client_urls(topology: &Topology, instance: &Instance) -> Vec<String> {
+    topology
+        .members
+        .iter()
+        .filter_map(|member| {
+            Some(client_url(
+                topology,
+                member,
+                instance.members.get(&member.name)?,
+            ))
+        })
+        .collect()
+}
+
+pub(super) fn listen_peer_url(topology: &Topology, member: &Member, place: &Placement) -> String {
+    format!(
+        "{}://{}:{}",
+        peer_scheme(topology),
+        host(&member.listen.to_string()),
+        place.peer_port
+    )
+}
+
+pub(super) fn listen_client_url(topology: &Topology, member: &Member, place: &Placement) -> String {
+    format!(
+        "{}://{}:{}",
+        client_scheme(topology),
+        host(&member.listen.to_string()),
+        place.client_port
+    )
+}

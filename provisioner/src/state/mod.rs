@@ -1,0 +1,21 @@
+//! The state directory: what `provision` must remember about a cluster between two runs.
+//!
+//! Owns `ROOT/clusters/NAME`: the lock, the instance (ports, token, paths), the topology that was applied last, the record of
+//! each member's process and the journal. It holds no facts that can be looked up: whether a process lives, what it
+//! runs and whether it is healthy is observed afresh each time.
+//!
+//! Invariant: directories are 0700 and files 0600; every file but the journal is replaced as a whole or not at all; nothing
+//! is written without holding the lock.
+
+mod allocate;
+mod dir;
+mod error;
+mod file;
+mod journal;
+mod lock;
+
+pub use allocate::{Proposal, propose};
+pub use dir::{ClusterDir, Found, Record, list};
+pub use error::StateError;
+pub use journal::{Journal, Outcome};
+pub use lock::{Lock, Owner};

@@ -1,0 +1,27 @@
+//! From a topology file to checked values.
+//!
+//! The way: text, `env` (`${VAR}`), `check` (keys and types against the JSON Schema, with positions), `schema` (serde), `ranges`
+//! (`infra{0..2}`), `validate` (meaning), `lint` (taste). All problems of a file are reported at once, each with line, column and
+//! what to do. Invariant: a [`Topology`] holds valid values only.
+
+mod address;
+mod check;
+mod env;
+mod flags;
+mod invalid;
+mod lint;
+mod load;
+mod model;
+mod ranges;
+mod schema;
+mod spans;
+mod suggest;
+mod validate;
+mod write;
+
+pub use invalid::{Invalid, Problem, Severity};
+pub use lint::{LINTS, LintDef};
+pub use load::{Loaded, load, parse};
+pub use model::{Binary, Bootstrap, CaFiles, ClientTls, Member, PeerTls, Role, Tls, Topology};
+pub use schema::json_schema;
+pub use write::to_toml;

@@ -1,0 +1,116 @@
+//! The checked topology: what every verb works on. Only valid values exist.
+//!
+//! Built by `validate` from the schema's raw structs; nothing else constructs one.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// A cluster as its topology file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// The cluster's name; names its state directory too.
+    pub name: String,
+    /// How the members find each other at their first start.
+    pub bootstrap: Bootstrap,
+    /// Transport security of both ports.
+    pub tls: Tls,
+    /// In the file's order, names unique, at least one voter.
+    pub members: Vec<Member>,
+}
+
+/// How the members find each other at their first start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// Every member is told of all others.
+    Static {
+        /// Given token; `None`: unique per cluster instance, generated and remembered.
+        token: Option<String>,
+    },
+}
+
+/// Transport security of both ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Between members.
+    pub peer: PeerTls,
+    /// Between clients and members.
+    pub client: ClientTls,
+    /// The operator's own CA; `None`: `provision` makes one.
+    pub ca: Option<CaFiles>,
+    /// How long leaf certificates are valid.
+    pub validity_days: u32,
+    /// Names and addresses added to every member's certificates.
+    pub extra_sans: Vec<String>,
+}
+
+/// Transport security between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerTls {
+    /// Plain HTTP.
+    Off,
+    /// Both sides show certificates.
+    Mutual,
+}
+
+/// Transport security between clients and members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientTls {
+    /// Plain HTTP.
+    Off,
+    /// Only the member shows a certificate.
+    Server,
+    /// Both sides show certificates.
+    Mutual,
+}
+
+/// A CA that the operator brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFiles {
+    /// PEM certificate.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Unique in the cluster.
+    pub name: String,
+    /// Voter or learner.
+    pub role: Role,
+    /// What runs.
+    pub binary: Binary,
+    /// Advertised host: an IP address or a DNS name. Local members default to 127.0.0.1.
+    pub address: String,
+    /// Address that both ports bind: the advertised address if that is an IP address, else the loopback one unless the file
+    /// says otherwise.
+    pub listen: IpAddr,
+    /// Failure domain.
+    pub zone: Option<String>,
+    /// Fixed client port; `None`: allocated in one block per cluster and remembered.
+    pub client_port: Option<u16>,
+    /// Fixed peer port; `None`: allocated in one block per cluster and remembered.
+    pub peer_port: Option<u16>,
+    /// Member flags of `[defaults]` with the member's own `flags` over them; names and values were checked by `member-flags`.
+    pub flags: BTreeMap<String, String>,
+}
+
+/// Whether a member counts for quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Counts.
+    Voter,
+    /// Does not count; follows the log.
+    Learner,
+}
+
+/// The server that a member runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// `member`, installed beside `provision`.
+    Included,
+    /// A path or a name looked up in PATH; an upstream etcd for example.
+    Path(PathBuf),
+}

@@ -1,0 +1,240 @@
+//! The file as serde reads it and as the JSON Schema describes it. The doc comments are the schema's descriptions.
+//!
+//! Says what a file may contain, not what makes sense: that is `validate`. Keys of later releases are known here so that they are
+//! refused by name and never ignored.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The JSON Schema of topology files.
+pub fn json_schema() -> Value {
+    let mut schema = schemars::schema_for!(File).to_value();
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("title".into(), "provision topology".into());
+    }
+    schema
+}
+
+/// A cluster of etcd-compatible members. Strings may hold ${VAR} and ${VAR:-default}.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct File {
+    /// The cluster's name: lowercase letters, digits, `-`, `_` and `.`; names its state directory too.
+    pub(super) name: String,
+    /// How the members find each other at their first start.
+    #[serde(default)]
+    pub(super) bootstrap: Bootstrap,
+    /// Transport security; without this table both ports speak plain HTTP.
+    #[serde(default)]
+    pub(super) tls: Tls,
+    /// Flags of every member, spelled as the flag without its dashes.
+    #[serde(default)]
+    pub(super) defaults: BTreeMap<String, FlagValue>,
+    /// Not available in this release: settings of members on other hosts.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, Value>>")]
+    pub(super) host_defaults: Option<BTreeMap<String, toml::Value>>,
+    /// The members; brace ranges such as infra{0..2} make several from one entry.
+    #[serde(default)]
+    pub(super) member: Vec<Member>,
+    /// Not available in this release: a TCP load balancer in front of the client ports.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<BTreeMap<String, Value>>>")]
+    pub(super) gateway: Option<Vec<BTreeMap<String, toml::Value>>>,
+    /// Which warnings are accepted.
+    #[serde(default)]
+    pub(super) lints: Lints,
+}
+
+/// How the members find each other at their first start.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Bootstrap {
+    /// The method.
+    #[serde(default)]
+    pub(super) method: Method,
+    /// initial-cluster-token; by default unique per instance of the cluster, generated and remembered.
+    pub(super) token: Option<String>,
+    /// Not available in this release: the discovery service.
+    pub(super) service: Option<String>,
+    /// Not available in this release: the URL of a discovery service.
+    pub(super) url: Option<String>,
+    /// Not available in this release: the endpoints of a v3 discovery service.
+    pub(super) endpoints: Option<Vec<String>>,
+    /// Not available in this release: an HTTP proxy in front of the discovery service.
+    pub(super) proxy: Option<String>,
+    /// Not available in this release: the domain of DNS SRV records.
+    pub(super) domain: Option<String>,
+    /// Not available in this release: the suffix of the SRV service name.
+    pub(super) srv_name: Option<String>,
+    /// Not available in this release: the DNS server.
+    pub(super) server: Option<String>,
+}
+
+/// How the members find each other at their first start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Method {
+    /// Every member is told of all others.
+    #[default]
+    Static,
+    /// Not available in this release: a discovery service.
+    Discovery,
+    /// Not available in this release: DNS SRV records.
+    DnsSrv,
+}
+
+/// Transport security.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Tls {
+    /// Between members.
+    #[serde(default)]
+    pub(super) peer: PeerTls,
+    /// Between clients and members.
+    #[serde(default)]
+    pub(super) client: ClientTls,
+    /// Your own CA; by default provision makes one per cluster.
+    pub(super) ca: Option<Ca>,
+    /// Validity of the members' certificates in days; 365 by default.
+    pub(super) validity_days: Option<u32>,
+    /// Names and addresses added to every member's certificates.
+    #[serde(default)]
+    pub(super) extra_sans: Vec<String>,
+}
+
+/// Security between members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PeerTls {
+    /// Plain HTTP.
+    #[default]
+    Off,
+    /// Not available in this release: each member makes its own certificate.
+    Auto,
+    /// Both sides show certificates.
+    Mutual,
+}
+
+/// Security between clients and members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ClientTls {
+    /// Plain HTTP.
+    #[default]
+    Off,
+    /// Not available in this release: each member makes its own certificate.
+    Auto,
+    /// Only the member shows a certificate.
+    Server,
+    /// Both sides show certificates.
+    Mutual,
+}
+
+/// A CA that you bring: PEM files, relative to the topology file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Ca {
+    /// Certificate.
+    pub(super) cert: String,
+    /// Private key.
+    pub(super) key: String,
+}
+
+/// One member, or several when its strings hold brace ranges.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Member {
+    /// Unique name.
+    pub(super) name: String,
+    /// Not available in this release: ssh://HOST. Members are processes of this machine.
+    pub(super) host: Option<String>,
+    /// Advertised host: an IP address or DNS name; 127.0.0.1 by default.
+    pub(super) address: Option<String>,
+    /// IP address that both ports bind: `address` if that is an IP address, else 127.0.0.1.
+    pub(super) listen: Option<String>,
+    /// Failure domain.
+    pub(super) zone: Option<String>,
+    /// What the member counts for.
+    #[serde(default)]
+    pub(super) role: Role,
+    /// Server to run, such as /usr/bin/etcd: a path relative to the topology file or a name in PATH. The included member by default.
+    pub(super) binary: Option<String>,
+    /// Port for clients; by default one is allocated and remembered.
+    pub(super) client_port: Option<Port>,
+    /// Port for the other members; by default one is allocated and remembered.
+    pub(super) peer_port: Option<Port>,
+    /// Flags of this member, over those of [defaults].
+    #[serde(default)]
+    pub(super) flags: BTreeMap<String, FlagValue>,
+}
+
+/// What a member counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Role {
+    /// Counts for the quorum.
+    #[default]
+    Voter,
+    /// Not available in this release: follows without a vote.
+    Learner,
+}
+
+/// A port: a number, or a string with a range or a variable.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Port {
+    /// 2379
+    Number(i64),
+    /// "{2379..2381}" or "${PORT:-2379}"
+    Text(String),
+}
+
+impl Port {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
+/// The value of a flag; a list is joined by commas.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum FlagValue {
+    /// true or false
+    Bool(bool),
+    /// 100
+    Integer(i64),
+    /// 0.5
+    Float(f64),
+    /// "10s"
+    Text(String),
+    /// ["stderr", "/var/log/member.log"]
+    List(Vec<String>),
+}
+
+impl FlagValue {
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => value.clone(),
+            Self::List(values) => values.join(","),
+        }
+    }
+}
+
+/// Which warnings are accepted.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Lints {
+    /// Code of a warning = why it is accepted here.
+    #[serde(default)]
+    pub(super) allow: BTreeMap<String, String>,
+}

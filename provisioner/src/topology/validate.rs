@@ -1,0 +1,499 @@
+//! From the file's structs to a [`Topology`]: names, addresses, ports, flags, and what this release cannot do yet.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path as FsPath, PathBuf};
+
+use super::invalid::Problem;
+use super::model::{Binary, Bootstrap, CaFiles, ClientTls, Member, PeerTls, Role, Tls, Topology};
+use super::ranges::{self, Fault};
+use super::schema::{self, File, Method};
+use super::spans::{Path, Spans};
+use super::{address, flags};
+
+/// Default validity of leaf certificates.
+const VALIDITY_DAYS: u32 = 365;
+/// etcd's own limit is 825 days in spirit (browsers' old limit); ten years is what a CA of ours lives.
+const MOST_VALIDITY_DAYS: u32 = 3650;
+
+/// Builds the checked topology, or lists everything that is wrong.
+pub(super) fn validate(
+    raw: &File,
+    spans: &Spans<'_>,
+    base: &FsPath,
+    home: Option<&FsPath>,
+) -> Result<Topology, Vec<Problem>> {
+    let mut check = Check {
+        spans,
+        base,
+        home,
+        problems: Vec::new(),
+    };
+    let root = Path::root();
+    check.cluster_name(&raw.name, &root.key("name"));
+    check.later_tables(raw);
+    let bootstrap = check.bootstrap(&raw.bootstrap, &root.key("bootstrap"));
+    let tls = check.tls(&raw.tls, &root.key("tls"));
+    let (members, places): (Vec<Member>, Vec<Path>) = check.members(raw).into_iter().unzip();
+    let topology = Topology {
+        name: raw.name.clone(),
+        bootstrap,
+        tls,
+        members,
+    };
+    if check.problems.is_empty() {
+        flags::check_together(&topology, &places, spans, &mut check.problems);
+    }
+    if check.problems.is_empty() {
+        Ok(topology)
+    } else {
+        Err(check.problems)
+    }
+}
+
+struct Check<'c> {
+    spans: &'c Spans<'c>,
+    base: &'c FsPath,
+    home: Option<&'c FsPath>,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn fault(
+        &mut self,
+        path: &Path,
+        message: impl Into<String>,
+        label: &str,
+        help: impl Into<String>,
+    ) {
+        self.problems
+            .push(Problem::error(self.spans.value(path), message, label).help(help));
+    }
+
+    fn later(&mut self, path: &Path, what: &str, instead: &str) {
+        let problem = Problem::error(
+            self.spans.key(path),
+            format!("{what} is not available in this release"),
+            "of a later release",
+        )
+        .help(instead);
+        self.problems.push(problem);
+    }
+
+    fn cluster_name(&mut self, name: &str, path: &Path) {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+        let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if !starts_well || !name.chars().all(allowed) || name.len() > 63 {
+            self.fault(
+                path,
+                format!("{name:?} cannot be the name of a cluster"),
+                "names a directory too",
+                "use 1 to 63 lowercase letters, digits, `-`, `_` and `.`, starting with a letter or digit",
+            );
+        }
+    }
+
+    fn later_tables(&mut self, raw: &File) {
+        let root = Path::root();
+        if raw.host_defaults.is_some() {
+            self.later(
+                &root.key("host-defaults"),
+                "[host-defaults]",
+                "members are processes of this machine for now: remove the table",
+            );
+        }
+        if raw.gateway.is_some() {
+            self.later(
+                &root.key("gateway"),
+                "[[gateway]]",
+                "remove it, and give clients every endpoint as `provision env` does",
+            );
+        }
+    }
+
+    fn bootstrap(&mut self, raw: &schema::Bootstrap, path: &Path) -> Bootstrap {
+        let method = match raw.method {
+            Method::Static => None,
+            Method::Discovery => Some("bootstrap by a discovery service"),
+            Method::DnsSrv => Some("bootstrap by DNS SRV records"),
+        };
+        if let Some(method) = method {
+            self.later(
+                &path.key("method"),
+                method,
+                "use method = \"static\": every member is told of all others",
+            );
+        } else {
+            let keys = [
+                ("service", raw.service.is_some()),
+                ("url", raw.url.is_some()),
+                ("endpoints", raw.endpoints.is_some()),
+                ("proxy", raw.proxy.is_some()),
+                ("domain", raw.domain.is_some()),
+                ("srv-name", raw.srv_name.is_some()),
+                ("server", raw.server.is_some()),
+            ];
+            for (key, _) in keys.iter().filter(|(_, given)| *given) {
+                self.fault(
+                    &path.key(key),
+                    format!("`{key}` has no meaning with method = \"static\""),
+                    "belongs to another method",
+                    format!("remove `{key}`; the methods it belongs to come with a later release"),
+                );
+            }
+        }
+        if let Some(token) = &raw.token
+            && (token.is_empty() || token.chars().any(|c| c.is_control() || c.is_whitespace()))
+        {
+            self.fault(
+                &path.key("token"),
+                "the token is empty or has white space",
+                "not a token",
+                "write a word that no other cluster has, or remove the key: a unique one is generated and remembered",
+            );
+        }
+        Bootstrap::Static {
+            token: raw.token.clone(),
+        }
+    }
+
+    fn tls(&mut self, raw: &schema::Tls, path: &Path) -> Tls {
+        let peer = match raw.peer {
+            schema::PeerTls::Off => PeerTls::Off,
+            schema::PeerTls::Mutual => PeerTls::Mutual,
+            schema::PeerTls::Auto => {
+                self.later(&path.key("peer"), "peer = \"auto\"", "use peer = \"mutual\": provision makes the certificates, and the members know each other by them");
+                PeerTls::Mutual
+            }
+        };
+        let client = match raw.client {
+            schema::ClientTls::Off => ClientTls::Off,
+            schema::ClientTls::Server => ClientTls::Server,
+            schema::ClientTls::Mutual => ClientTls::Mutual,
+            schema::ClientTls::Auto => {
+                self.later(
+                    &path.key("client"),
+                    "client = \"auto\"",
+                    "use client = \"server\" or \"mutual\": provision makes the certificates",
+                );
+                ClientTls::Mutual
+            }
+        };
+        let validity = path.key("validity-days");
+        let validity_days = raw.validity_days.unwrap_or(VALIDITY_DAYS);
+        if validity_days == 0 || validity_days > MOST_VALIDITY_DAYS {
+            self.fault(
+                &validity,
+                format!("`validity-days` cannot be {validity_days}"),
+                "out of range",
+                format!("write a number from 1 to {MOST_VALIDITY_DAYS}"),
+            );
+        }
+        let sans = path.key("extra-sans");
+        let mut extra_sans = Vec::new();
+        for (index, san) in raw.extra_sans.iter().enumerate() {
+            let wildcard = san.strip_prefix("*.").is_some_and(address::dns_name);
+            match address::host(san) {
+                Ok(host) => extra_sans.push(host),
+                Err(_) if wildcard => extra_sans.push(san.clone()),
+                Err((what, fix)) => self.fault(
+                    &sans.index(index),
+                    what,
+                    "not a name for a certificate",
+                    fix,
+                ),
+            }
+        }
+        let ca = raw.ca.as_ref().map(|ca| CaFiles {
+            cert: self.file(&ca.cert, &path.key("ca").key("cert")),
+            key: self.file(&ca.key, &path.key("ca").key("key")),
+        });
+        Tls {
+            peer,
+            client,
+            ca,
+            validity_days,
+            extra_sans,
+        }
+    }
+
+    fn file(&mut self, text: &str, path: &Path) -> PathBuf {
+        if text.is_empty() {
+            self.fault(
+                path,
+                "the path is empty",
+                "no file",
+                "write the path of a PEM file",
+            );
+        }
+        resolve(text, self.base, self.home)
+    }
+
+    /// The members, each with the entry of the file that it comes from.
+    fn members(&mut self, raw: &File) -> Vec<(Member, Path)> {
+        let root = Path::root();
+        if raw.member.is_empty() {
+            self.problems.push(
+                Problem::error(
+                    self.spans.value(&root.key("name")),
+                    "the cluster has no members",
+                    "this cluster",
+                )
+                .help("add a [[member]] table with a name"),
+            );
+            return Vec::new();
+        }
+        flags::check_defaults(raw, self.spans, &mut self.problems);
+        let mut members: Vec<(Member, Path)> = Vec::new();
+        for (index, entry) in raw.member.iter().enumerate() {
+            let path = root.key("member").index(index);
+            let strings = strings(entry);
+            match ranges::expand(&strings) {
+                Ok(expanded) => {
+                    for strings in expanded {
+                        let member = self.member(entry, &strings, raw, &path);
+                        members.push((member, path.clone()));
+                    }
+                }
+                Err((key, fault)) => {
+                    let help = match &fault {
+                        Fault::Backwards(_) => "write the smaller number or letter first",
+                        Fault::TooMany(_) => "a cluster has 3, 5 or 7 members",
+                        Fault::Uneven { .. } => {
+                            "give every range of one [[member]] the same length"
+                        }
+                    };
+                    self.fault(&below(&path, &key), fault.to_string(), "this range", help);
+                }
+            }
+        }
+        self.uniqueness(&members);
+        members
+    }
+
+    fn member(
+        &mut self,
+        entry: &schema::Member,
+        strings: &BTreeMap<String, String>,
+        raw: &File,
+        path: &Path,
+    ) -> Member {
+        let name = strings.get("name").cloned().unwrap_or_default();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !name.chars().all(allowed)
+            || name.len() > 63
+        {
+            self.fault(
+                &path.key("name"),
+                format!("{name:?} cannot be the name of a member"),
+                "names a directory and stands in `initial-cluster`",
+                "use 1 to 63 letters, digits, `-`, `_` and `.`, starting with a letter or digit",
+            );
+        }
+        if entry.host.is_some() {
+            self.later(
+                &path.key("host"),
+                "`host`, a member on another machine,",
+                "remove it: members are processes of this machine for now",
+            );
+        }
+        if entry.role == schema::Role::Learner {
+            self.later(&path.key("role"), "role = \"learner\"", "remove it: a learner joins a running cluster, and every member of a new one is a voter");
+        }
+        let address = match strings.get("address").map(|text| address::host(text)) {
+            None => "127.0.0.1".to_owned(),
+            Some(Ok(host)) => host,
+            Some(Err((what, fix))) => {
+                self.fault(&path.key("address"), what, "not a host", fix);
+                "127.0.0.1".to_owned()
+            }
+        };
+        let listen = match strings.get("listen") {
+            None => address::default_listen(&address),
+            Some(text) => match text.trim_matches(['[', ']']).parse::<IpAddr>() {
+                Ok(ip) => ip,
+                Err(_) => {
+                    self.fault(&path.key("listen"), format!("{text:?} is not an IP address"), "cannot be bound", "write one of this machine's addresses, such as 127.0.0.1, or 0.0.0.0 for all");
+                    address::default_listen(&address)
+                }
+            },
+        };
+        let zone = strings.get("zone").cloned();
+        if zone.as_deref().is_some_and(|zone| zone.trim().is_empty()) {
+            self.fault(
+                &path.key("zone"),
+                "the zone is empty",
+                "no zone",
+                "name the rack, room or region, or remove the key",
+            );
+        }
+        let binary = match strings.get("binary") {
+            None => Binary::Included,
+            Some(text) => {
+                if text.is_empty() {
+                    self.fault(&path.key("binary"), "the binary is empty", "no file", "write a path such as /usr/bin/etcd, or remove the key to run the included member");
+                }
+                // As in a shell: a name without a slash is looked up in PATH.
+                let path = if text.contains('/') {
+                    resolve(text, self.base, self.home)
+                } else {
+                    PathBuf::from(text)
+                };
+                Binary::Path(path)
+            }
+        };
+        let client_port = self.port(strings.get("client-port"), &path.key("client-port"));
+        let peer_port = self.port(strings.get("peer-port"), &path.key("peer-port"));
+        let own: BTreeMap<String, String> = strings
+            .iter()
+            .filter_map(|(key, value)| {
+                Some((key.strip_prefix("flags.")?.to_owned(), value.clone()))
+            })
+            .collect();
+        let flags = flags::merge(raw, &own, &binary, path, self.spans, &mut self.problems);
+        Member {
+            name,
+            role: Role::Voter,
+            binary,
+            address,
+            listen,
+            zone,
+            client_port,
+            peer_port,
+            flags,
+        }
+    }
+
+    fn port(&mut self, text: Option<&String>, path: &Path) -> Option<u16> {
+        let text = text?;
+        match text.parse::<u16>() {
+            Ok(0) => {
+                self.fault(
+                    path,
+                    "port 0 cannot be advertised",
+                    "not a port",
+                    "remove the key: a free port is allocated and remembered",
+                );
+                None
+            }
+            Ok(port) => Some(port),
+            Err(_) => {
+                self.fault(
+                    path,
+                    format!("{text} is not a port"),
+                    "not a port",
+                    "write a number from 1 to 65535",
+                );
+                None
+            }
+        }
+    }
+
+    fn uniqueness(&mut self, members: &[(Member, Path)]) {
+        let mut names: BTreeMap<&str, &Path> = BTreeMap::new();
+        for (member, path) in members {
+            if let Some(first) = names.insert(&member.name, path) {
+                let help = if first == path {
+                    "put a range into `name` too, such as infra{0..2}"
+                } else {
+                    "names are unique in a cluster: rename one of them"
+                };
+                self.fault(
+                    &path.key("name"),
+                    format!("two members are named {}", member.name),
+                    "this name is taken",
+                    help,
+                );
+            }
+        }
+        let mut taken: Vec<(Socket, &Path)> = Vec::new();
+        for (member, path) in members {
+            for (key, port) in [
+                ("client-port", member.client_port),
+                ("peer-port", member.peer_port),
+            ] {
+                let Some(port) = port else { continue };
+                let socket = Socket { member, key, port };
+                if let Some((other, _)) = taken.iter().find(|(other, _)| other.clashes(&socket)) {
+                    let whose = if other.member.name == member.name {
+                        "its own".to_owned()
+                    } else {
+                        format!("that of {}", other.member.name)
+                    };
+                    let message = format!(
+                        "the {key} of {}, {}:{port}, is also {whose} {}",
+                        member.name, member.address, other.key
+                    );
+                    let help = if std::ptr::eq(other.member, member) {
+                        "give the two ports different numbers"
+                    } else {
+                        "give it another port or address, or remove the ports: free ones are allocated and remembered"
+                    };
+                    self.fault(&path.key(key), message, "this address is taken", help);
+                }
+                taken.push((socket, path));
+            }
+        }
+    }
+}
+
+struct Socket<'m> {
+    member: &'m Member,
+    key: &'static str,
+    port: u16,
+}
+
+impl Socket<'_> {
+    fn clashes(&self, other: &Self) -> bool {
+        let (a, b) = (self.member, other.member);
+        let same_bind =
+            a.listen == b.listen || a.listen.is_unspecified() || b.listen.is_unspecified();
+        self.port == other.port && (same_bind || a.address == b.address)
+    }
+}
+
+/// The strings of an entry that may hold ranges, by key; flags as `flags.NAME`.
+fn strings(entry: &schema::Member) -> BTreeMap<String, String> {
+    let mut strings = BTreeMap::from([("name".to_owned(), entry.name.clone())]);
+    let optional = [
+        ("address", entry.address.clone()),
+        ("listen", entry.listen.clone()),
+        ("zone", entry.zone.clone()),
+        ("binary", entry.binary.clone()),
+        (
+            "client-port",
+            entry.client_port.as_ref().map(schema::Port::text),
+        ),
+        (
+            "peer-port",
+            entry.peer_port.as_ref().map(schema::Port::text),
+        ),
+    ];
+    strings.extend(
+        optional
+            .into_iter()
+            .filter_map(|(key, text)| Some((key.to_owned(), text?))),
+    );
+    strings.extend(
+        entry
+            .flags
+            .iter()
+            .map(|(name, value)| (format!("flags.{name}"), value.text())),
+    );
+    strings
+}
+
+fn below(path: &Path, key: &str) -> Path {
+    match key.strip_prefix("flags.") {
+        Some(name) => path.key("flags").key(name),
+        None => path.key(key),
+    }
+}
+
+fn resolve(text: &str, base: &FsPath, home: Option<&FsPath>) -> PathBuf {
+    if let (Some(rest), Some(home)) = (text.strip_prefix("~/"), home) {
+        return home.join(rest);
+    }
+    base.join(text)
+}

@@ -1,0 +1,14 @@
+//! The program and the library from outside. Tests that start processes do so on loopback, each with a state root of its own.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers as well")]
+
+mod bad_input;
+mod bench;
+mod cli;
+mod daily;
+mod diagnostics;
+mod ephemeral;
+mod pki;
+mod sandbox;
+mod shipped;
+mod up;
