@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use member_flags::{Command, Flags};
 use member_server::{Layout, Member, MemberError, SERVER_VERSION};
+use rustix::fs::Mode;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -51,6 +52,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn serve(flags: &Flags) -> ExitCode {
+    // RocksDB makes its files with the process's mask; data is for this user alone, as etcd's.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

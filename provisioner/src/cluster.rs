@@ -65,7 +65,11 @@ impl Cluster {
     #[must_use]
     pub fn new(topology: Topology, state_root: &Path) -> Self {
         let dir = ClusterDir::new(state_root, &topology.name);
-        Self { topology, dir, state_root: state_root.to_owned() }
+        Self {
+            topology,
+            dir,
+            state_root: state_root.to_owned(),
+        }
     }
 
     /// Reads the topology that `target` names: a file, `-`, or a cluster that is remembered.
@@ -88,7 +92,10 @@ impl Cluster {
         for member in &self.topology.members {
             let mut find = || -> Result<(PathBuf, Server), Error> {
                 let Binary::Path(program) = &member.binary else {
-                    return Ok((included_member().map_err(|error| missing(error, member))?, Server::Member));
+                    return Ok((
+                        included_member().map_err(|error| missing(error, member))?,
+                        Server::Member,
+                    ));
                 };
                 let path = resolve(program).map_err(|error| missing(error, member))?;
                 let server = match known.get(&path) {
@@ -113,31 +120,69 @@ impl Cluster {
         };
         let mut argv = BTreeMap::new();
         for member in &self.topology.members {
-            let Some((program, server)) = programs.0.get(&member.name) else { continue };
+            let Some((program, server)) = programs.0.get(&member.name) else {
+                continue;
+            };
             // A member without a placement makes the planner refuse the changed membership; there is nothing to render.
-            if self.topology.members.iter().any(|member| !proposal.instance.members.contains_key(&member.name)) {
+            if self
+                .topology
+                .members
+                .iter()
+                .any(|member| !proposal.instance.members.contains_key(&member.name))
+            {
                 continue;
             }
             let mut args = vec![program.display().to_string()];
-            args.extend(render::argv(&self.topology, member, &proposal.instance, *server)?);
+            args.extend(render::argv(
+                &self.topology,
+                member,
+                &proposal.instance,
+                *server,
+            )?);
             argv.insert(member.name.clone(), args);
         }
         let certificates = if argv.is_empty() {
             Vec::new()
         } else {
-            pki::plan(&self.topology, &proposal.instance, OffsetDateTime::now_utc())?
+            pki::plan(
+                &self.topology,
+                &proposal.instance,
+                OffsetDateTime::now_utc(),
+            )?
         };
-        let change = |action: &CertAction| CertChange { certificate: action.kind.to_string(), reason: action.reason.to_string() };
+        let change = |action: &CertAction| CertChange {
+            certificate: action.kind.to_string(),
+            reason: action.reason.to_string(),
+        };
         let changes = certificates.iter().map(change).collect();
-        Ok(Prepared { remembered, applied, proposal, argv, certificates, changes })
+        Ok(Prepared {
+            remembered,
+            applied,
+            proposal,
+            argv,
+            certificates,
+            changes,
+        })
     }
 
     /// Looks at what is.
     pub async fn observe(&self, prepared: &Prepared, limit: Duration) -> Result<Observed, Error> {
         // What runs was started from the topology that was applied last.
         let topology = prepared.applied.as_ref().unwrap_or(&self.topology);
-        let instance = prepared.remembered.as_ref().unwrap_or(&prepared.proposal.instance);
-        look(Sight { topology, instance, wanted: &prepared.proposal.instance, dir: &self.dir }, limit).await
+        let instance = prepared
+            .remembered
+            .as_ref()
+            .unwrap_or(&prepared.proposal.instance);
+        look(
+            Sight {
+                topology,
+                instance,
+                wanted: &prepared.proposal.instance,
+                dir: &self.dir,
+            },
+            limit,
+        )
+        .await
     }
 
     /// Plans the way from what is to what is wanted.
@@ -158,19 +203,32 @@ impl Known {
     /// Finds the cluster that `target` names and that has been up at least once.
     pub fn open(target: &str, context: &Context) -> Result<Self, Error> {
         let dir = match locate(target, context)? {
-            Located::File(path) => ClusterDir::new(&context.state_root, &topology::load(&path)?.topology.name),
+            Located::File(path) => {
+                ClusterDir::new(&context.state_root, &topology::load(&path)?.topology.name)
+            }
             Located::Name(dir) => dir,
         };
         Self::load(dir)?.ok_or_else(|| {
-            Error::usage(format!("there is no cluster for {target}"), format!("bring it up with `provision up {target}`"))
+            Error::usage(
+                format!("there is no cluster for {target}"),
+                format!("bring it up with `provision up {target}`"),
+            )
         })
     }
 
     /// Loads the cluster of a state directory, if it has been up.
     pub fn load(dir: ClusterDir) -> Result<Option<Self>, Error> {
-        let Found::Instance(instance) = dir.load()? else { return Ok(None) };
-        let Some(topology) = applied(&dir)? else { return Ok(None) };
-        Ok(Some(Self { topology, dir, instance }))
+        let Found::Instance(instance) = dir.load()? else {
+            return Ok(None);
+        };
+        let Some(topology) = applied(&dir)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            topology,
+            dir,
+            instance,
+        }))
     }
 
     /// Looks at what is.
@@ -184,7 +242,12 @@ impl Known {
     }
 
     fn sight(&self) -> Sight<'_> {
-        Sight { topology: &self.topology, instance: &self.instance, wanted: &self.instance, dir: &self.dir }
+        Sight {
+            topology: &self.topology,
+            instance: &self.instance,
+            wanted: &self.instance,
+            dir: &self.dir,
+        }
     }
 
     /// The variables that make etcdctl talk to this cluster.
@@ -193,7 +256,10 @@ impl Known {
         let path = |path: PathBuf| path.display().to_string();
         let mut set = vec![
             ("ETCDCTL_API", "3".to_owned()),
-            ("ETCDCTL_ENDPOINTS", render::client_urls(&self.topology, &self.instance).join(",")),
+            (
+                "ETCDCTL_ENDPOINTS",
+                render::client_urls(&self.topology, &self.instance).join(","),
+            ),
         ];
         if self.topology.tls.client != ClientTls::Off {
             set.push(("ETCDCTL_CACERT", path(self.instance.ca().cert)));
@@ -209,7 +275,10 @@ impl Known {
     #[must_use]
     pub fn unset_variables(&self) -> Vec<&'static str> {
         let set: Vec<&str> = self.variables().into_iter().map(|(name, _)| name).collect();
-        ["ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY"].into_iter().filter(|name| !set.contains(name)).collect()
+        ["ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY"]
+            .into_iter()
+            .filter(|name| !set.contains(name))
+            .collect()
     }
 
     /// How to reach its members.
@@ -227,7 +296,11 @@ enum Located {
 // lies in the current directory.
 fn locate(target: &str, context: &Context) -> Result<Located, Error> {
     let path = Path::new(target);
-    let is_path = target == "-" || target.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
+    let is_path = target == "-"
+        || target.contains('/')
+        || path
+            .extension()
+            .is_some_and(|extension| extension == "toml");
     if is_path {
         return Ok(Located::File(path.to_owned()));
     }
@@ -263,18 +336,24 @@ fn applied(dir: &ClusterDir) -> Result<Option<Topology>, Error> {
 
 fn missing(error: BinaryError, member: &Member) -> Error {
     let fix = match member.binary {
-        Binary::Included => "build or install `member` beside `provision`, or set PROVISION_MEMBER to its path",
+        Binary::Included => {
+            "build or install `member` beside `provision`, or set PROVISION_MEMBER to its path"
+        }
         Binary::Path(_) => "install it, or correct `binary` in the topology",
     };
     Error::failed(error.to_string(), fix)
 }
 
 fn server_of(program: &Path) -> Result<Server, Error> {
-    let text = version_text(program).map_err(|error| Error::because("the binary does not run", error))?;
+    let text =
+        version_text(program).map_err(|error| Error::because("the binary does not run", error))?;
     Server::from_version(&text).ok_or_else(|| {
         let said = text.lines().next().unwrap_or("nothing").to_owned();
         Error::failed(
-            format!("{} is neither etcd nor member: its --version says {said:?}", program.display()),
+            format!(
+                "{} is neither etcd nor member: its --version says {said:?}",
+                program.display()
+            ),
             "correct `binary` in the topology",
         )
     })

@@ -6,5 +6,8 @@ use crate::error::Error;
 
 /// Makes the runtime.
 pub fn runtime() -> Result<Runtime, Error> {
-    Builder::new_current_thread().enable_all().build().map_err(|source| Error::because("cannot start the runtime", source))
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::because("cannot start the runtime", source))
 }

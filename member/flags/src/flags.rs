@@ -23,15 +23,6 @@ pub(crate) const DEFAULT_NAME: &str = "default";
 /// etcd's bound for the election timeout.
 pub(crate) const MAX_ELECTION_MS: u64 = 50_000;
 
-/// The level of detail of `/metrics`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metrics {
-    /// Counters and the server's own histograms.
-    Basic,
-    /// With the histogram of gRPC handling times.
-    Extensive,
-}
-
 /// The settings of a member. The default is that of etcd 3.6 without any flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
@@ -49,8 +40,6 @@ pub struct Flags {
     pub heartbeat_interval_ms: u64,
     /// `--election-timeout`
     pub election_timeout_ms: u64,
-    /// `--initial-election-tick-advance`
-    pub initial_election_tick_advance: bool,
     /// `--pre-vote`
     pub pre_vote: bool,
     /// `--listen-peer-urls`
@@ -69,16 +58,12 @@ pub struct Flags {
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`
     pub initial_cluster_token: String,
-    /// `--strict-reconfig-check`
-    pub strict_reconfig_check: bool,
     /// `--max-txn-ops`
     pub max_txn_ops: u64,
     /// `--max-request-bytes`
     pub max_request_bytes: u64,
     /// `--max-concurrent-streams`
     pub max_concurrent_streams: u32,
-    /// `--grpc-keepalive-min-time`
-    pub grpc_keepalive_min_time: Duration,
     /// `--grpc-keepalive-interval`; zero disables.
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`; zero disables.
@@ -99,8 +84,6 @@ pub struct Flags {
     pub peer_client_cert_auth: bool,
     /// `--peer-trusted-ca-file`
     pub peer_trusted_ca_file: Option<PathBuf>,
-    /// `--metrics`
-    pub metrics: Metrics,
     /// `--log-level`
     pub log_level: LogLevel,
     /// `--log-format`
@@ -120,7 +103,6 @@ impl Default for Flags {
             snapshot_catchup_entries: 5_000,
             heartbeat_interval_ms: 100,
             election_timeout_ms: 1_000,
-            initial_election_tick_advance: true,
             pre_vote: true,
             listen_peer_urls: localhost(2380),
             listen_client_urls: localhost(2379),
@@ -130,12 +112,10 @@ impl Default for Flags {
             initial_cluster: InitialCluster::default(),
             initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
-            strict_reconfig_check: true,
             max_txn_ops: 128,
             // 1.5 MiB, of which etcd says that it keeps the mean time to recovery short.
             max_request_bytes: 1_572_864,
             max_concurrent_streams: u32::MAX,
-            grpc_keepalive_min_time: Duration::from_secs(5),
             grpc_keepalive_interval: Duration::from_secs(2 * 60 * 60),
             grpc_keepalive_timeout: Duration::from_secs(20),
             cert_file: None,
@@ -146,7 +126,6 @@ impl Default for Flags {
             peer_key_file: None,
             peer_client_cert_auth: false,
             peer_trusted_ca_file: None,
-            metrics: Metrics::Basic,
             log_level: LogLevel::Info,
             log_format: LogFormat::Json,
             log_outputs: BTreeSet::from([LogOutput::Default]),
@@ -271,9 +250,6 @@ impl Flags {
             "snapshot-catchup-entries" => self.snapshot_catchup_entries = parse_u64(value)?,
             "heartbeat-interval" => self.heartbeat_interval_ms = parse_u64(value)?,
             "election-timeout" => self.election_timeout_ms = parse_u64(value)?,
-            "initial-election-tick-advance" => {
-                self.initial_election_tick_advance = parse_bool(value)?
-            }
             "pre-vote" => self.pre_vote = parse_bool(value)?,
             "listen-peer-urls" => set_urls(&mut self.listen_peer_urls, value)?,
             "listen-client-urls" => set_urls(&mut self.listen_client_urls, value)?,
@@ -288,11 +264,9 @@ impl Flags {
                     ClusterState::parse(value).ok_or_else(|| "invalid value".to_owned())?;
             }
             "initial-cluster-token" => self.initial_cluster_token = value.to_owned(),
-            "strict-reconfig-check" => self.strict_reconfig_check = parse_bool(value)?,
             "max-txn-ops" => self.max_txn_ops = parse_u64(value)?,
             "max-request-bytes" => self.max_request_bytes = parse_u64(value)?,
             "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
-            "grpc-keepalive-min-time" => self.grpc_keepalive_min_time = parse_duration(value)?,
             "grpc-keepalive-interval" => self.grpc_keepalive_interval = parse_duration(value)?,
             "grpc-keepalive-timeout" => self.grpc_keepalive_timeout = parse_duration(value)?,
             "cert-file" => self.cert_file = path(value),
@@ -303,14 +277,6 @@ impl Flags {
             "peer-key-file" => self.peer_key_file = path(value),
             "peer-client-cert-auth" => self.peer_client_cert_auth = parse_bool(value)?,
             "peer-trusted-ca-file" => self.peer_trusted_ca_file = path(value),
-            // etcd takes any word, and only `extensive` for more than the basic set.
-            "metrics" => {
-                self.metrics = if value == "extensive" {
-                    Metrics::Extensive
-                } else {
-                    Metrics::Basic
-                }
-            }
             "log-level" => self.log_level = LogLevel::parse(value)?,
             "log-format" => {
                 self.log_format = match value {
@@ -358,7 +324,6 @@ impl Flags {
             snapshot_catchup_entries,
             heartbeat_interval_ms,
             election_timeout_ms,
-            initial_election_tick_advance,
             pre_vote,
             listen_peer_urls,
             listen_client_urls,
@@ -368,11 +333,9 @@ impl Flags {
             initial_cluster,
             initial_cluster_state,
             initial_cluster_token,
-            strict_reconfig_check,
             max_txn_ops,
             max_request_bytes,
             max_concurrent_streams,
-            grpc_keepalive_min_time,
             grpc_keepalive_interval,
             grpc_keepalive_timeout,
             cert_file,
@@ -383,7 +346,6 @@ impl Flags {
             peer_key_file,
             peer_client_cert_auth,
             peer_trusted_ca_file,
-            metrics,
             log_level,
             log_format,
             log_outputs,
@@ -400,10 +362,6 @@ impl Flags {
             ),
             ("heartbeat-interval", heartbeat_interval_ms.to_string()),
             ("election-timeout", election_timeout_ms.to_string()),
-            (
-                "initial-election-tick-advance",
-                initial_election_tick_advance.to_string(),
-            ),
             ("pre-vote", pre_vote.to_string()),
             ("listen-peer-urls", listen_peer_urls.to_string()),
             ("listen-client-urls", listen_client_urls.to_string()),
@@ -419,14 +377,9 @@ impl Flags {
                 initial_cluster_state.as_str().to_owned(),
             ),
             ("initial-cluster-token", initial_cluster_token.clone()),
-            ("strict-reconfig-check", strict_reconfig_check.to_string()),
             ("max-txn-ops", max_txn_ops.to_string()),
             ("max-request-bytes", max_request_bytes.to_string()),
             ("max-concurrent-streams", max_concurrent_streams.to_string()),
-            (
-                "grpc-keepalive-min-time",
-                format_duration(*grpc_keepalive_min_time),
-            ),
             (
                 "grpc-keepalive-interval",
                 format_duration(*grpc_keepalive_interval),
@@ -443,15 +396,6 @@ impl Flags {
             ("peer-key-file", path(peer_key_file)),
             ("peer-client-cert-auth", peer_client_cert_auth.to_string()),
             ("peer-trusted-ca-file", path(peer_trusted_ca_file)),
-            (
-                "metrics",
-                if *metrics == Metrics::Extensive {
-                    "extensive"
-                } else {
-                    "basic"
-                }
-                .to_owned(),
-            ),
             ("logger", "zap".to_owned()),
             ("log-level", log_level.as_str().to_owned()),
             ("log-format", log_format.as_str().to_owned()),

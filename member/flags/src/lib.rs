@@ -38,7 +38,7 @@ mod yaml;
 pub use bootstrap::{Bootstrap, ClusterState, InitialCluster, InitialMember, Resolve};
 pub use def::{FlagDef, Group, Kind, Minor, Support, lookup, suggest};
 pub use error::FlagError;
-pub use flags::{Flags, Metrics};
+pub use flags::Flags;
 pub use go::{format_duration, parse_duration};
 pub use help::{help, usage};
 pub use log::{LogFormat, LogLevel, LogOutput};

@@ -54,7 +54,8 @@ pub const DEFS: &[FlagDef] = &[
         .since(6),
     FlagDef::new(Member, "heartbeat-interval", Uint, "100", "Time (in milliseconds) between two heartbeats."),
     FlagDef::new(Member, "election-timeout", Uint, "1000", "Time (in milliseconds) without a leader before an election."),
-    FlagDef::new(Member, "initial-election-tick-advance", Bool, "true", "Whether the first election after a start waits for less than a full timeout."),
+    FlagDef::new(Member, "initial-election-tick-advance", Bool, "true", "Whether the first election after a start waits for less than a full timeout.")
+        .refused("founders stand for election at once, and a restarted member waits its full timeout"),
     FlagDef::new(Member, "listen-peer-urls", Urls, "http://localhost:2380", "URLs to listen on for peers."),
     FlagDef::new(Member, "listen-client-urls", Urls, "http://localhost:2379", "URLs to listen on for clients."),
     FlagDef::new(Member, "listen-client-http-urls", Urls, "", "URLs to listen on for HTTP clients alone.")
@@ -76,7 +77,8 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Member, "max-concurrent-streams", Uint32, "4294967295", "Most streams that a client may have open at a time."),
     FlagDef::new(Member, "enable-grpc-gateway", Bool, "true", "Serve the API as JSON over HTTP too.")
         .also(&["false"]).refused("it serves no JSON gateway yet"),
-    FlagDef::new(Member, "grpc-keepalive-min-time", Duration, "5s", "Shortest time between two pings of a client."),
+    FlagDef::new(Member, "grpc-keepalive-min-time", Duration, "5s", "Shortest time between two pings of a client.")
+        .refused("pings of clients are answered whenever they come"),
     FlagDef::new(Member, "grpc-keepalive-interval", Duration, "2h", "Time between two pings of the server to an idle client (0 to disable)."),
     FlagDef::new(Member, "grpc-keepalive-timeout", Duration, "20s", "Time without an answer to a ping before a connection is closed (0 to disable)."),
     FlagDef::new(Member, "socket-reuse-port", Bool, "false", "Set SO_REUSEPORT on the listeners.")
@@ -131,7 +133,8 @@ pub const DEFS: &[FlagDef] = &[
         .refused(DISCOVERY),
     FlagDef::new(Clustering, "discovery-srv-name", Text, "", "Suffix of the SRV records' names.")
         .refused(DISCOVERY),
-    FlagDef::new(Clustering, "strict-reconfig-check", Bool, "true", "Refuse membership changes that would cost the quorum."),
+    FlagDef::new(Clustering, "strict-reconfig-check", Bool, "true", "Refuse membership changes that would cost the quorum.")
+        .refused("members cannot be changed yet"),
     FlagDef::new(Clustering, "pre-vote", Bool, "true", "Ask whether an election could be won before calling one.")
         .older(&[((3, 4), "false")]),
     FlagDef::new(Clustering, "max-learners", Int, "1", "Most learners in the cluster.")
@@ -199,7 +202,8 @@ pub const DEFS: &[FlagDef] = &[
     // Profiling and monitoring
     FlagDef::new(Monitoring, "enable-pprof", Bool, "false", "Serve Go's profiles.")
         .refused("Go's profiles do not exist in it"),
-    FlagDef::new(Monitoring, "metrics", Text, "basic", "Detail of the metrics: 'basic', or 'extensive' with histograms of gRPC times."),
+    FlagDef::new(Monitoring, "metrics", Text, "basic", "Detail of the metrics: 'basic', or 'extensive' with histograms of gRPC times.")
+        .refused("only the basic metrics are kept yet"),
     FlagDef::new(Monitoring, "listen-metrics-urls", Urls, "", "URLs to listen on for metrics and health alone."),
     // Logging
     FlagDef::new(Logging, "logger", Text, "zap", "The logger; only 'zap'.")

@@ -294,7 +294,7 @@ impl State {
 
     /// Takes entries that are written out of the cache until it is small enough.
     pub(crate) fn evict(&mut self, limit: usize, evicted: &mut Vec<Entry>) {
-        if self.pending_truncates > 999 {
+        if self.pending_truncates > 0 {
             return;
         }
         while self.cache_bytes > limit && self.cache_first < self.index.next() {

@@ -76,7 +76,8 @@ pub(crate) async fn bind(url: &str) -> Result<TcpListener, ListenError> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Http2 {
     pub(crate) max_concurrent_streams: u32,
-    pub(crate) keepalive_interval: Duration,
+    /// Time between two pings; `None`: no pings.
+    pub(crate) keepalive_interval: Option<Duration>,
     pub(crate) keepalive_timeout: Duration,
 }
 
@@ -100,7 +101,7 @@ pub(crate) async fn serve<S, F>(
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .max_frame_size(64 << 10)
-        .keep_alive_interval(Some(http2.keepalive_interval))
+        .keep_alive_interval(http2.keepalive_interval)
         .keep_alive_timeout(http2.keepalive_timeout);
     loop {
         let accepted = tokio::select! {

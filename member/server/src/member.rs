@@ -463,7 +463,9 @@ async fn publish<E: Engine>(node: &Node<E>, own: Publish) {
 fn serve_ports<E: Engine>(node: &Arc<Node<E>>, flags: &Flags, ports: Ports, peers: &Part, clients: &Part) {
     let http2 = Http2 {
         max_concurrent_streams: flags.max_concurrent_streams,
-        keepalive_interval: flags.grpc_keepalive_interval,
+        // As in etcd, a zero in either of the two turns the pings off.
+        keepalive_interval: Some(flags.grpc_keepalive_interval)
+            .filter(|interval| !interval.is_zero() && !flags.grpc_keepalive_timeout.is_zero()),
         keepalive_timeout: flags.grpc_keepalive_timeout,
     };
     let peer_port = PeerPort {

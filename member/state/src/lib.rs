@@ -33,7 +33,7 @@ pub use command::{
     Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
 };
 pub use compaction::CompactProgress;
-pub use error::{Error, OpenError};
+pub use error::{Corruption, Error, OpenError};
 pub use layout::Revision;
 pub use memory::MemoryBackend;
 pub use store::{LogPosition, Store};

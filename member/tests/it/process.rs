@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub const MEMBER: &str = env!("CARGO_BIN_EXE_member");
-pub const ETCD: &str = "/usr/bin/etcd";
+pub(crate) const MEMBER: &str = env!("CARGO_BIN_EXE_member");
+pub(crate) const ETCD: &str = "/usr/bin/etcd";
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Ports that were free a moment ago.
-pub fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     held.map(|listener| listener.local_addr().expect("bound").port())
 }
 
 /// Waits until the condition holds.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
@@ -30,9 +30,9 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// One server process.
-pub struct Server {
-    pub client_port: u16,
-    pub peer_port: u16,
+pub(crate) struct Server {
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
     binary: PathBuf,
     args: Vec<String>,
     dir: TempDir,
@@ -41,14 +41,14 @@ pub struct Server {
 
 impl Server {
     /// A single-member cluster, not started yet.
-    pub fn single(binary: &str, more: &[&str]) -> Self {
+    pub(crate) fn single(binary: &str, more: &[&str]) -> Self {
         let [client_port, peer_port] = free_ports();
         let initial = format!("infra0=http://127.0.0.1:{peer_port}");
         Self::of_cluster(binary, "infra0", client_port, peer_port, &initial, more)
     }
 
     /// One member of a cluster, not started yet.
-    pub fn of_cluster(
+    pub(crate) fn of_cluster(
         binary: &str,
         name: &str,
         client_port: u16,
@@ -72,28 +72,28 @@ impl Server {
         Self { client_port, peer_port, binary: binary.into(), args, dir, child: None }
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn log_path(&self) -> PathBuf {
+    pub(crate) fn log_path(&self) -> PathBuf {
         self.dir.path().join("log")
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
-    pub fn arg(&mut self, arg: &str) {
+    pub(crate) fn arg(&mut self, arg: &str) {
         self.args.push(arg.to_owned());
     }
 
     /// Starts the process; its output goes to [`Server::log`].
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let child = Command::new(&self.binary)
@@ -108,7 +108,7 @@ impl Server {
     }
 
     /// Waits until a linearizable read answers.
-    pub fn wait_ready(&mut self) {
+    pub(crate) fn wait_ready(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             if http_get(self.client_port, "/health").is_some_and(|body| body.contains("\"health\":\"true\"")) {
@@ -124,12 +124,12 @@ impl Server {
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("runs").id()
     }
 
     /// kill -9.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("a child of ours");
             child.wait().expect("a child of ours");
@@ -137,7 +137,7 @@ impl Server {
     }
 
     /// Sends a signal and waits for the end.
-    pub fn signal(&mut self, signal: &str) -> ExitStatus {
+    pub(crate) fn signal(&mut self, signal: &str) -> ExitStatus {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
         assert!(sent.success());
@@ -145,7 +145,7 @@ impl Server {
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait_exit(&mut self) -> ExitStatus {
+    pub(crate) fn wait_exit(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("runs");
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -177,7 +177,7 @@ fn tail(log: &str) -> String {
 }
 
 /// The body of a plain GET, whatever its status.
-pub fn http_get(port: u16, path: &str) -> Option<String> {
+pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
@@ -187,7 +187,7 @@ pub fn http_get(port: u16, path: &str) -> Option<String> {
 }
 
 /// Runs etcdctl against endpoints: success, standard output, standard error.
-pub fn etcdctl(endpoints: &str, args: &[&str]) -> (bool, String, String) {
+pub(crate) fn etcdctl(endpoints: &str, args: &[&str]) -> (bool, String, String) {
     let output = Command::new("etcdctl")
         .env_clear()
         .env("ETCDCTL_API", "3")
@@ -200,7 +200,7 @@ pub fn etcdctl(endpoints: &str, args: &[&str]) -> (bool, String, String) {
 }
 
 /// Whether a file below `dir` is readable by others than its owner.
-pub fn readable_by_others(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn readable_by_others(dir: &Path) -> Vec<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];

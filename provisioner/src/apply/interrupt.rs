@@ -30,15 +30,25 @@ pub struct Interrupt {
 impl Interrupt {
     /// Starts to listen. Needs a runtime.
     pub fn listen(second: Second) -> Result<Self, Error> {
-        let open = |kind| signal(kind).map_err(|source| Error::because("cannot listen for signals", source));
-        let signals =
-            [open(SignalKind::interrupt())?, open(SignalKind::terminate())?, open(SignalKind::hangup())?];
+        let open = |kind| {
+            signal(kind).map_err(|source| Error::because("cannot listen for signals", source))
+        };
+        let signals = [
+            open(SignalKind::interrupt())?,
+            open(SignalKind::terminate())?,
+            open(SignalKind::hangup())?,
+        ];
         let token = CancellationToken::new();
         let by_terminal = Arc::new(AtomicBool::new(false));
         let urgent = CancellationToken::new();
         let tokens = [token.clone(), urgent.clone()];
         let task = tokio::spawn(wait(signals, tokens, Arc::clone(&by_terminal), second));
-        Ok(Self { token, urgent, by_terminal, task })
+        Ok(Self {
+            token,
+            urgent,
+            by_terminal,
+            task,
+        })
     }
 
     /// Cancelled by the first signal.
@@ -55,7 +65,11 @@ impl Interrupt {
 
     /// The error of the verb that was interrupted, if it was.
     pub fn check(&self) -> Result<(), Error> {
-        if self.token.is_cancelled() { Err(self.error()) } else { Ok(()) }
+        if self.token.is_cancelled() {
+            Err(self.error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether it was Ctrl-C rather than a request to terminate.
@@ -67,7 +81,11 @@ impl Interrupt {
     /// The error of an interrupted verb.
     #[must_use]
     pub fn error(&self) -> Error {
-        if self.is_ctrl_c() { Error::Interrupted } else { Error::Terminated }
+        if self.is_ctrl_c() {
+            Error::Interrupted
+        } else {
+            Error::Terminated
+        }
     }
 }
 
@@ -77,7 +95,12 @@ impl Drop for Interrupt {
     }
 }
 
-async fn wait(signals: [Signal; 3], [token, urgent]: [CancellationToken; 2], by_terminal: Arc<AtomicBool>, second: Second) {
+async fn wait(
+    signals: [Signal; 3],
+    [token, urgent]: [CancellationToken; 2],
+    by_terminal: Arc<AtomicBool>,
+    second: Second,
+) {
     let [mut interrupt, mut terminate, mut hangup] = signals;
     loop {
         let ctrl_c = tokio::select! {
@@ -87,7 +110,11 @@ async fn wait(signals: [Signal; 3], [token, urgent]: [CancellationToken; 2], by_
         };
         if token.is_cancelled() {
             if second == Second::Exits {
-                let code = if ctrl_c { ExitCode::Interrupted } else { ExitCode::Terminated };
+                let code = if ctrl_c {
+                    ExitCode::Interrupted
+                } else {
+                    ExitCode::Terminated
+                };
                 std::process::exit(code.code().into());
             }
             urgent.cancel();

@@ -40,7 +40,11 @@ pub struct Probe {
 impl std::fmt::Display for Receipt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let gap = duration::show(Duration::from_millis(self.longest_write_gap_ms));
-        write!(f, "longest write gap {gap}, {} of {} probes failed", self.failed, self.probes)
+        write!(
+            f,
+            "longest write gap {gap}, {} of {} probes failed",
+            self.failed, self.probes
+        )
     }
 }
 
@@ -68,7 +72,12 @@ struct Endpoints {
 }
 
 async fn run(access: Access, members: Vec<(Member, u16)>, stop: CancellationToken) -> Receipt {
-    let mut endpoints = Endpoints { access, members, at: 0, client: None };
+    let mut endpoints = Endpoints {
+        access,
+        members,
+        at: 0,
+        client: None,
+    };
     let mut receipt = Receipt::default();
     let mut last_write = Instant::now();
     let gap = |receipt: &mut Receipt, since: Instant| {
@@ -98,7 +107,9 @@ impl Endpoints {
         for _ in 0..self.members.len() * ROUNDS {
             let done = async {
                 let client = self.client().await?;
-                client.put(KEY, number.to_string().into_bytes(), ATTEMPT_LIMIT).await?;
+                client
+                    .put(KEY, number.to_string().into_bytes(), ATTEMPT_LIMIT)
+                    .await?;
                 client.get(KEY, ATTEMPT_LIMIT).await
             };
             // A read that does not find what was just written is as bad as none.

@@ -19,9 +19,20 @@ const FIRST_READ_LIMIT: Duration = Duration::from_millis(60);
 const LAST_READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// Waits without end; the caller holds the deadline. `trouble` always says why the member is not ready yet.
-pub(super) async fn ready(access: &Access, member: &Member, port: u16, trouble: &mut String) -> Vitals {
+pub(super) async fn ready(
+    access: &Access,
+    member: &Member,
+    port: u16,
+    trouble: &mut String,
+) -> Vitals {
     let began = Instant::now();
-    let pause = || sleep(if began.elapsed() < EAGER_FOR { EAGER } else { PATIENT });
+    let pause = || {
+        sleep(if began.elapsed() < EAGER_FOR {
+            EAGER
+        } else {
+            PATIENT
+        })
+    };
     loop {
         let client = match access.connect(member, port, CONNECT_LIMIT).await {
             Ok(client) => client,

@@ -28,6 +28,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 // Longer than an election with default timeouts.
 const MOVE_LIMIT: Duration = Duration::from_secs(5);
 const GATE_LIMIT: Duration = Duration::from_secs(5);
+const GATE_EVERY: Duration = Duration::from_millis(10);
 const LAST_LINES: usize = 12;
 
 /// Everything that the steps need.
@@ -79,7 +80,8 @@ impl Apply<'_> {
     /// Runs the plan. The caller holds the lock.
     pub async fn run(&self, plan: &Plan, journal: &mut Journal) -> Result<Applied, Error> {
         if let Some(step) = journal.interrupted_at() {
-            self.output.note(format!("resuming: an earlier run was cut off in {step:?}"));
+            self.output
+                .note(format!("resuming: an earlier run was cut off in {step:?}"));
         }
         let probe = self.probe(plan)?;
         let mut run = Run::default();
@@ -100,7 +102,11 @@ impl Apply<'_> {
                 self.undo_first_boot(&run).await;
                 let interrupted = self.interrupt.token().is_cancelled();
                 journal.note(&format!("{error}: {}", error.causes().join(": ")))?;
-                journal.end(if interrupted { Outcome::Interrupted } else { Outcome::Failed })?;
+                journal.end(if interrupted {
+                    Outcome::Interrupted
+                } else {
+                    Outcome::Failed
+                })?;
                 Err(error)
             }
         }
@@ -122,10 +128,15 @@ impl Apply<'_> {
         match step {
             Step::Remember { .. } => self.remember(),
             Step::WriteCertificates { .. } => self.write_certificates(),
-            Step::Start { members, first_boot } => {
+            Step::Start {
+                members,
+                first_boot,
+            } => {
                 run.first_boot = *first_boot;
                 // The instance may have been remembered by a run that came no further.
-                self.cluster.dir.save_topology(&to_toml(&self.cluster.topology))?;
+                self.cluster
+                    .dir
+                    .save_topology(&to_toml(&self.cluster.topology))?;
                 members.iter().try_for_each(|name| self.start(name, run))
             }
             Step::WaitReady { members } => self.wait_all(members, run).await,
@@ -145,8 +156,16 @@ impl Apply<'_> {
     fn write_certificates(&self) -> Result<(), Error> {
         let line = self.output.line("certificates");
         line.set("writing");
-        let (instance, actions) = (&self.prepared.proposal.instance, &self.prepared.certificates);
-        pki::apply(&self.cluster.topology, instance, actions, OffsetDateTime::now_utc())?;
+        let (instance, actions) = (
+            &self.prepared.proposal.instance,
+            &self.prepared.certificates,
+        );
+        pki::apply(
+            &self.cluster.topology,
+            instance,
+            actions,
+            OffsetDateTime::now_utc(),
+        )?;
         line.done(format!("{} written", actions.len()));
         Ok(())
     }
@@ -154,13 +173,33 @@ impl Apply<'_> {
     fn start(&self, name: &str, run: &mut Run) -> Result<(), Error> {
         let start = || -> Result<Launched, Error> {
             let dir = self.cluster.dir.create_member_dir(name)?;
-            claim(&self.prepared.proposal.instance, name)
-                .map_err(|error| Error::Io { action: error.action, path: error.path, source: error.source })?;
-            let argv = self.prepared.argv.get(name).map(Vec::as_slice).unwrap_or_default();
-            let (program, args) = argv.split_first().ok_or_else(|| Error::because("nothing to run", "no arguments were rendered"))?;
-            let launch = Launch { program: Path::new(program), args, log: &self.cluster.dir.member_log(name), dir: &dir, dies_with_parent: self.lifetime == Lifetime::Ours };
-            let launched = launch.start().map_err(|error| Error::because("the process does not start", error))?;
-            self.cluster.dir.save_record(name, &launched.process, argv)?;
+            claim(&self.prepared.proposal.instance, name).map_err(|error| Error::Io {
+                action: error.action,
+                path: error.path,
+                source: error.source,
+            })?;
+            let argv = self
+                .prepared
+                .argv
+                .get(name)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let (program, args) = argv
+                .split_first()
+                .ok_or_else(|| Error::because("nothing to run", "no arguments were rendered"))?;
+            let launch = Launch {
+                program: Path::new(program),
+                args,
+                log: &self.cluster.dir.member_log(name),
+                dir: &dir,
+                dies_with_parent: self.lifetime == Lifetime::Ours,
+            };
+            let launched = launch
+                .start()
+                .map_err(|error| Error::because("the process does not start", error))?;
+            self.cluster
+                .dir
+                .save_record(name, &launched.process, argv)?;
             Ok(launched)
         };
         let launched = start().map_err(|error| error.at(name, "start"))?;
@@ -170,10 +209,22 @@ impl Apply<'_> {
 
     async fn wait_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
         let access = self.access(run)?;
-        let mut launched: BTreeMap<&str, &mut Launched> =
-            run.started.iter_mut().map(|(name, launched)| (name.as_str(), launched)).collect();
-        let waits: Vec<_> =
-            names.iter().map(|name| self.wait_ready(name, launched.remove(name.as_str()), &access, self.interrupt.token())).collect();
+        let mut launched: BTreeMap<&str, &mut Launched> = run
+            .started
+            .iter_mut()
+            .map(|(name, launched)| (name.as_str(), launched))
+            .collect();
+        let waits: Vec<_> = names
+            .iter()
+            .map(|name| {
+                self.wait_ready(
+                    name,
+                    launched.remove(name.as_str()),
+                    &access,
+                    self.interrupt.token(),
+                )
+            })
+            .collect();
         try_join_all(waits).await.map(drop)
     }
 
@@ -206,7 +257,9 @@ impl Apply<'_> {
         };
         match result {
             Ok(vitals) => {
-                let pid = process.map(|process| format!("pid {}, ", process.pid)).unwrap_or_default();
+                let pid = process
+                    .map(|process| format!("pid {}, ", process.pid))
+                    .unwrap_or_default();
                 line.done(format!("ready, {pid}{}:{port}", member.address));
                 Ok(vitals)
             }
@@ -216,7 +269,10 @@ impl Apply<'_> {
             }
             Err(Some(error @ Error::TimedOut { .. })) => {
                 line.fail(format!("not ready: {trouble}"));
-                Err(error.at(name, format!("wait until it is ready, last seen: {trouble}")))
+                Err(error.at(
+                    name,
+                    format!("wait until it is ready, last seen: {trouble}"),
+                ))
             }
             Err(Some(error)) => Err(error),
         }
@@ -224,14 +280,29 @@ impl Apply<'_> {
 
     fn died(&self, name: &str, launched: Option<&mut Launched>) -> Error {
         let log = self.cluster.dir.member_log(name);
-        let fix = format!("correct what the log says; all of it is in {}", log.display());
+        let fix = format!(
+            "correct what the log says; all of it is in {}",
+            log.display()
+        );
         let Some(launched) = launched else {
-            return Error::failed("the process ended while it was waited for", fix).at(name, "wait until it is ready");
+            return Error::failed("the process ended while it was waited for", fix)
+                .at(name, "wait until it is ready");
         };
-        let exit = launched.exit().map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
+        let exit = launched
+            .exit()
+            .map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
         let lines = launched.log.last_lines(LAST_LINES);
-        let said = if lines.is_empty() { "it printed nothing".to_owned() } else { format!("its last lines were\n{}", lines.join("\n")) };
-        Error::Failed { what: format!("the process died at its start: {exit}"), fix: Some(fix), source: Some(said.into()) }.at(name, "start")
+        let said = if lines.is_empty() {
+            "it printed nothing".to_owned()
+        } else {
+            format!("its last lines were\n{}", lines.join("\n"))
+        };
+        Error::Failed {
+            what: format!("the process died at its start: {exit}"),
+            fix: Some(fix),
+            source: Some(said.into()),
+        }
+        .at(name, "start")
     }
 
     async fn move_leader(&self, from: &str, to: &str, run: &mut Run) -> Result<(), Error> {
@@ -241,15 +312,28 @@ impl Apply<'_> {
             Ok(true) => line.done(format!("handed leadership to {to}")),
             Ok(false) => line.done("does not lead any more"),
             // Without the hand-over the restart costs an election, which is no reason to stop here.
-            Err(error) if error.is_unimplemented() => line.done("cannot hand leadership over; its restart will cost an election"),
+            Err(error) if error.is_unimplemented() => {
+                line.done("cannot hand leadership over; its restart will cost an election")
+            }
             Err(error) => line.fail(format!("did not hand leadership over: {error}")),
         }
         Ok(())
     }
 
-    async fn try_move_leader(&self, from: &str, to: &str, run: &mut Run) -> Result<bool, CallError> {
-        let Ok(access) = self.access(run) else { return Ok(false) };
-        let (Ok((leader, leader_port)), Ok((target, target_port))) = (self.place_now(from, run), self.place_now(to, run)) else { return Ok(false) };
+    async fn try_move_leader(
+        &self,
+        from: &str,
+        to: &str,
+        run: &mut Run,
+    ) -> Result<bool, CallError> {
+        let Ok(access) = self.access(run) else {
+            return Ok(false);
+        };
+        let (Ok((leader, leader_port)), Ok((target, target_port))) =
+            (self.place_now(from, run), self.place_now(to, run))
+        else {
+            return Ok(false);
+        };
         let client = access.connect(&leader, leader_port, MOVE_LIMIT).await?;
         let vitals = client.status(MOVE_LIMIT).await?;
         if vitals.leader != vitals.id {
@@ -277,30 +361,55 @@ impl Apply<'_> {
         self.start(name, run)?;
         let access = self.access(run)?;
         let unstoppable = CancellationToken::new();
-        self.wait_ready(name, run.started.get_mut(name), &access, &unstoppable).await.map(drop)
+        self.wait_ready(name, run.started.get_mut(name), &access, &unstoppable)
+            .await
+            .map(drop)
     }
 
     /// Looks again right before a member is taken down: the world may have changed since the plan was made.
     async fn gate(&self, name: &str, run: &mut Run) -> Result<(), Error> {
-        if self.accept_downtime {
-            return Ok(());
-        }
         let access = self.access(run)?;
-        let voters: Vec<&Member> =
-            self.cluster.topology.members.iter().filter(|member| member.role == Role::Voter).collect();
-        let others = voters.iter().filter(|member| member.name != name).map(|member| async {
-            let (member, port) = self.place_now(&member.name, run)?;
-            let health = look_at(&access, &member, port, GATE_LIMIT.min(self.timeout)).await;
-            Ok::<bool, Error>(matches!(health, Health::Up(vitals) if vitals.not_ready.is_none()))
-        });
-        let up = try_join_all(others).await?.into_iter().filter(|ready| *ready).count();
-        let is_voter = voters.iter().any(|member| member.name == name);
-        let ledger = Ledger::new(voters.len(), up);
-        // A member that is not ready itself takes nothing away.
-        if ledger.margin >= 0 || !is_voter || !self.is_ready(&access, name, run).await? {
+        let voters: Vec<&Member> = self
+            .cluster
+            .topology
+            .members
+            .iter()
+            .filter(|member| member.role == Role::Voter)
+            .collect();
+        if self.accept_downtime || !voters.iter().any(|member| member.name == name) {
             return Ok(());
         }
-        Err(Refusal::Margin { step: format!("restart {name}"), ledger: ledger.to_string() }.into())
+        let deadline = Instant::now() + GATE_LIMIT.min(self.timeout);
+        loop {
+            let ready = try_join_all(voters.iter().map(|member| async {
+                Ok::<_, Error>((
+                    member.name.as_str(),
+                    self.is_ready(&access, &member.name, run).await?,
+                ))
+            }))
+            .await?;
+            let others = ready
+                .iter()
+                .filter(|(other, is_ready)| *is_ready && *other != name)
+                .count();
+            let ledger = Ledger::new(voters.len(), others);
+            // A member that is not ready itself takes nothing away.
+            let takes = ready
+                .iter()
+                .any(|(other, is_ready)| *is_ready && *other == name);
+            if ledger.margin >= 0 || !takes {
+                return Ok(());
+            }
+            // Right after leadership moved, those who followed the old leader need a moment.
+            if Instant::now() >= deadline {
+                return Err(Refusal::Margin {
+                    step: format!("restart {name}"),
+                    ledger: ledger.to_string(),
+                }
+                .into());
+            }
+            sleep(GATE_EVERY).await;
+        }
     }
 
     async fn is_ready(&self, access: &Access, name: &str, run: &Run) -> Result<bool, Error> {
@@ -310,8 +419,10 @@ impl Apply<'_> {
     }
 
     async fn stop(&self, names: &[String]) -> Result<(), Error> {
-        let processes: Vec<(String, Process)> =
-            names.iter().filter_map(|name| Some((name.clone(), self.process(name)?))).collect();
+        let processes: Vec<(String, Process)> = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.process(name)?)))
+            .collect();
         stop_all(&processes, self.timeout).await.map(drop)
     }
 
@@ -320,18 +431,35 @@ impl Apply<'_> {
         if !run.first_boot {
             return;
         }
-        let processes: Vec<(String, Process)> =
-            run.started.iter().map(|(name, launched)| (name.clone(), launched.process.clone())).collect();
+        let processes: Vec<(String, Process)> = run
+            .started
+            .iter()
+            .map(|(name, launched)| (name.clone(), launched.process.clone()))
+            .collect();
         match stop_all(&processes, STOP_LIMIT).await {
-            Ok(_) => self.output.note("the members that were started are stopped again"),
-            Err(error) => self.output.warn(format!("{error}: {}", error.causes().join(": "))),
+            Ok(_) => self
+                .output
+                .note("the members that were started are stopped again"),
+            Err(error) => self
+                .output
+                .warn(format!("{error}: {}", error.causes().join(": "))),
         }
     }
 
     fn probe(&self, plan: &Plan) -> Result<Option<Probe>, Error> {
-        let disturbs = |step: &Step| matches!(step, Step::Start { .. } | Step::Restart { .. } | Step::MoveLeader { .. });
-        let up: Vec<&String> =
-            self.observed.members.iter().filter(|(_, facts)| facts.is_ready()).map(|(name, _)| name).collect();
+        let disturbs = |step: &Step| {
+            matches!(
+                step,
+                Step::Start { .. } | Step::Restart { .. } | Step::MoveLeader { .. }
+            )
+        };
+        let up: Vec<&String> = self
+            .observed
+            .members
+            .iter()
+            .filter(|(_, facts)| facts.is_ready())
+            .map(|(name, _)| name)
+            .collect();
         if up.is_empty() || !plan.steps.iter().any(|planned| disturbs(&planned.step)) {
             return Ok(None);
         }
@@ -341,7 +469,10 @@ impl Apply<'_> {
         let mut places = Vec::new();
         for member in members {
             // A port that moves is two places, each of which answers for a while.
-            for place in [self.place(&member.name, false)?, self.place(&member.name, true)?] {
+            for place in [
+                self.place(&member.name, false)?,
+                self.place(&member.name, true)?,
+            ] {
                 if !places.contains(&place) {
                     places.push(place);
                 }
@@ -362,14 +493,34 @@ impl Apply<'_> {
 
     /// A member and its client port: the wanted one once this run has started it, until then the one that it runs with.
     fn place(&self, name: &str, started: bool) -> Result<(Member, u16), Error> {
-        let member = self.cluster.topology.members.iter().find(|member| member.name == name);
-        let wanted = self.prepared.proposal.instance.members.get(name).map(|placement| placement.client_port);
-        let running = self.observed.members.get(name).and_then(|facts| facts.process.as_ref()?.client_port());
+        let member = self
+            .cluster
+            .topology
+            .members
+            .iter()
+            .find(|member| member.name == name);
+        let wanted = self
+            .prepared
+            .proposal
+            .instance
+            .members
+            .get(name)
+            .map(|placement| placement.client_port);
+        let running = self
+            .observed
+            .members
+            .get(name)
+            .and_then(|facts| facts.process.as_ref()?.client_port());
         let port = if started { wanted } else { running.or(wanted) };
         member
             .zip(port)
             .map(|(member, port)| (member.clone(), port))
-            .ok_or_else(|| Error::because(format!("member {name} has no place"), "the plan and the instance disagree"))
+            .ok_or_else(|| {
+                Error::because(
+                    format!("member {name} has no place"),
+                    "the plan and the instance disagree",
+                )
+            })
     }
 
     fn place_now(&self, name: &str, run: &Run) -> Result<(Member, u16), Error> {
@@ -377,7 +528,15 @@ impl Apply<'_> {
     }
 
     fn process(&self, name: &str) -> Option<Process> {
-        Some(self.observed.members.get(name)?.process.as_ref()?.process.clone())
+        Some(
+            self.observed
+                .members
+                .get(name)?
+                .process
+                .as_ref()?
+                .process
+                .clone(),
+        )
     }
 }
 
@@ -385,7 +544,11 @@ impl Apply<'_> {
 async fn gone(process: Option<&Process>) {
     if let Some(process) = process {
         // Woken by the kernel; the loop only renews a limit that no wait needs.
-        while !process.wait_gone(Duration::from_secs(3600)).await.unwrap_or(true) {}
+        while !process
+            .wait_gone(Duration::from_secs(3600))
+            .await
+            .unwrap_or(true)
+        {}
     } else {
         std::future::pending::<()>().await;
     }

@@ -21,19 +21,29 @@ pub enum Stopped {
 }
 
 /// Stops all at once. Each gets SIGTERM, and SIGKILL when it is still there after `limit`.
-pub async fn stop_all(processes: &[(String, Process)], limit: Duration) -> Result<Vec<(String, Stopped)>, Error> {
+pub async fn stop_all(
+    processes: &[(String, Process)],
+    limit: Duration,
+) -> Result<Vec<(String, Stopped)>, Error> {
     let stops = processes.iter().map(|(name, process)| async move {
-        stop(process, limit).await.map(|how| (name.clone(), how)).map_err(|error| error.at(name, "stop"))
+        stop(process, limit)
+            .await
+            .map(|how| (name.clone(), how))
+            .map_err(|error| error.at(name, "stop"))
     });
     join_all(stops).await.into_iter().collect()
 }
 
 async fn stop(process: &Process, limit: Duration) -> Result<Stopped, Error> {
     let signal = |signal| {
-        process.signal(signal).map_err(|source| Error::because(format!("cannot signal pid {}", process.pid), source))
+        process
+            .signal(signal)
+            .map_err(|source| Error::because(format!("cannot signal pid {}", process.pid), source))
     };
     let wait = async |limit| {
-        process.wait_gone(limit).await.map_err(|source| Error::because(format!("cannot wait for pid {}", process.pid), source))
+        process.wait_gone(limit).await.map_err(|source| {
+            Error::because(format!("cannot wait for pid {}", process.pid), source)
+        })
     };
     if !signal(Signal::TERM)? || wait(limit).await? {
         return Ok(Stopped::Gracefully);
@@ -42,6 +52,13 @@ async fn stop(process: &Process, limit: Duration) -> Result<Stopped, Error> {
     if wait(AFTER_KILL).await? {
         return Ok(Stopped::Killed);
     }
-    let fix = format!("see `ps -o stat,wchan {}`: a process in state D hangs in the kernel, often on a disk", process.pid);
-    Err(Error::timed_out(format!("the end of pid {}", process.pid), limit + AFTER_KILL, fix))
+    let fix = format!(
+        "see `ps -o stat,wchan {}`: a process in state D hangs in the kernel, often on a disk",
+        process.pid
+    );
+    Err(Error::timed_out(
+        format!("the end of pid {}", process.pid),
+        limit + AFTER_KILL,
+        fix,
+    ))
 }

@@ -52,25 +52,44 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode, Error> {
     let mut samples: Vec<Samples> = contenders.iter().map(|_| Samples::default()).collect();
     runtime()?.block_on(async {
         let interrupt = Interrupt::listen(Second::Urges)?;
-        let bench = Bench { context, sizes: &sizes, timeout: args.timeout, interrupt: &interrupt };
+        let bench = Bench {
+            context,
+            sizes: &sizes,
+            timeout: args.timeout,
+            interrupt: &interrupt,
+        };
         for turn in 0..sizes.cold_starts {
             for index in order(turn, contenders.len()) {
-                bench.cold_start(turn, &contenders[index], &mut samples[index]).await?;
+                bench
+                    .cold_start(turn, &contenders[index], &mut samples[index])
+                    .await?;
             }
         }
         for turn in 0..sizes.rounds {
             for index in order(turn, contenders.len()) {
-                bench.round(turn, &contenders[index], &mut samples[index]).await?;
+                bench
+                    .round(turn, &contenders[index], &mut samples[index])
+                    .await?;
             }
         }
         Ok::<(), Error>(())
     })?;
-    let rows = judge(&samples[0].figures, samples.get(1).map(|other| &other.figures), sizes.judges_memory());
-    let errors = contenders.iter().zip(&samples).map(|(contender, samples)| (contender.label.clone(), samples.errors.clone()));
+    let rows = judge(
+        &samples[0].figures,
+        samples.get(1).map(|other| &other.figures),
+        sizes.judges_memory(),
+    );
+    let errors = contenders
+        .iter()
+        .zip(&samples)
+        .map(|(contender, samples)| (contender.label.clone(), samples.errors.clone()));
     context.output.data(&Report {
         topology: topology.name.clone(),
         members: topology.members.len(),
-        contenders: contenders.iter().map(|contender| contender.label.clone()).collect(),
+        contenders: contenders
+            .iter()
+            .map(|contender| contender.label.clone())
+            .collect(),
         puts: sizes.puts,
         value_bytes: load::VALUE_BYTES,
         rounds: sizes.rounds,
@@ -101,17 +120,37 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn cold_start(&self, turn: usize, contender: &Contender, samples: &mut Samples) -> Result<(), Error> {
-        let line = self.context.output.line(format!("start {}/{}", turn + 1, self.sizes.cold_starts));
+    async fn cold_start(
+        &self,
+        turn: usize,
+        contender: &Contender,
+        samples: &mut Samples,
+    ) -> Result<(), Error> {
+        let line =
+            self.context
+                .output
+                .line(format!("start {}/{}", turn + 1, self.sizes.cold_starts));
         line.set(format!("{}: bringing the cluster up", contender.label));
         let live = contender.up(self).await?;
         samples.push(Metric::FirstWrite, millis(live.first_write));
-        line.done(format!("{}: first write after {:.0} ms", contender.label, millis(live.first_write)));
+        line.done(format!(
+            "{}: first write after {:.0} ms",
+            contender.label,
+            millis(live.first_write)
+        ));
         Ok(())
     }
 
-    async fn round(&self, turn: usize, contender: &Contender, samples: &mut Samples) -> Result<(), Error> {
-        let line = self.context.output.line(format!("round {}/{}", turn + 1, self.sizes.rounds));
+    async fn round(
+        &self,
+        turn: usize,
+        contender: &Contender,
+        samples: &mut Samples,
+    ) -> Result<(), Error> {
+        let line = self
+            .context
+            .output
+            .line(format!("round {}/{}", turn + 1, self.sizes.rounds));
         line.set(format!("{}: bringing the cluster up", contender.label));
         let live = contender.up(self).await?;
         samples.push(Metric::FirstWrite, millis(live.first_write));

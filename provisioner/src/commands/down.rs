@@ -57,7 +57,9 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
     if !plan.is_empty() {
         let mut journal = known.dir.journal("down", plan.steps.len())?;
         for planned in &plan.steps {
-            let Step::Stop { members } = &planned.step else { continue };
+            let Step::Stop { members } = &planned.step else {
+                continue;
+            };
             let text = planned.step.to_string();
             journal.step(&text)?;
             if let Some(ledger) = planned.ledger {
@@ -67,7 +69,18 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
             line.set(&text);
             let processes: Vec<(String, Process)> = members
                 .iter()
-                .filter_map(|member| Some((member.clone(), observed.members.get(member)?.process.as_ref()?.process.clone())))
+                .filter_map(|member| {
+                    Some((
+                        member.clone(),
+                        observed
+                            .members
+                            .get(member)?
+                            .process
+                            .as_ref()?
+                            .process
+                            .clone(),
+                    ))
+                })
                 .collect();
             stop_all(&processes, args.timeout).await?;
             line.done(format!("stopped {}", members.join(", ")));
@@ -83,11 +96,17 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
     let what = match (args.purge, stopped.is_empty()) {
         (true, _) => "deleted, with its data, certificates and logs".to_owned(),
         (false, true) => "already stopped".to_owned(),
-        (false, false) => format!("stopped; its data stays, and `provision up {name}` brings it back"),
+        (false, false) => {
+            format!("stopped; its data stays, and `provision up {name}` brings it back")
+        }
     };
     output.note(format!("cluster {name} is {what}"));
     if output.format() != Format::Table {
-        output.data(&Report { name: name.to_owned(), stopped, purged: args.purge })?;
+        output.data(&Report {
+            name: name.to_owned(),
+            stopped,
+            purged: args.purge,
+        })?;
     }
     Ok(ExitCode::Ok)
 }
@@ -96,16 +115,28 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
 fn confirm(name: &str) -> Result<(), Error> {
     let fix = "pass --yes to delete its data without being asked";
     if !std::io::stdin().is_terminal() {
-        return Err(Error::refused(format!("deleting cluster {name} needs a confirmation, and standard input is not a terminal"), fix));
+        return Err(Error::refused(
+            format!(
+                "deleting cluster {name} needs a confirmation, and standard input is not a terminal"
+            ),
+            fix,
+        ));
     }
     let mut stderr = std::io::stderr().lock();
     let ask = || Error::io("ask on", std::path::Path::new("the terminal"));
-    write!(stderr, "This deletes all data, certificates and logs of cluster {name}. Type its name to go on: ").map_err(ask())?;
+    write!(
+        stderr,
+        "This deletes all data, certificates and logs of cluster {name}. Type its name to go on: "
+    )
+    .map_err(ask())?;
     stderr.flush().map_err(ask())?;
     let mut typed = String::new();
     std::io::stdin().read_line(&mut typed).map_err(ask())?;
     if typed.trim() == name {
         return Ok(());
     }
-    Err(Error::refused(format!("cluster {name} was not deleted: the typed name differs"), "type the cluster's name exactly, or pass --yes"))
+    Err(Error::refused(
+        format!("cluster {name} was not deleted: the typed name differs"),
+        "type the cluster's name exactly, or pass --yes",
+    ))
 }

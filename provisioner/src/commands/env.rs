@@ -38,7 +38,10 @@ impl Document for Variables {
 /// The cluster is unknown.
 pub fn run(args: &EnvArgs, context: &Context) -> Result<ExitCode, Error> {
     let known = Known::open(&args.target, context)?;
-    let variables = Variables { set: known.variables().into_iter().collect(), unset: known.unset_variables() };
+    let variables = Variables {
+        set: known.variables().into_iter().collect(),
+        unset: known.unset_variables(),
+    };
     context.output.data(&variables)?;
     Ok(ExitCode::Ok)
 }
@@ -60,14 +63,23 @@ mod tests {
     fn values_survive_a_shell() {
         for value in ["/plain/path", "", "with space", "it's", "$(reboot)", "a;b"] {
             let script = format!("printf %s {}", quote(value));
-            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
         }
     }
 
     #[test]
     fn what_another_cluster_left_over_is_unset() {
-        let variables = Variables { set: BTreeMap::from([("ETCDCTL_API", "3".to_owned())]), unset: vec!["ETCDCTL_CERT"] };
-        assert_eq!(variables.table().render(), "unset ETCDCTL_CERT\nexport ETCDCTL_API=3\n");
+        let variables = Variables {
+            set: BTreeMap::from([("ETCDCTL_API", "3".to_owned())]),
+            unset: vec!["ETCDCTL_CERT"],
+        };
+        assert_eq!(
+            variables.table().render(),
+            "unset ETCDCTL_CERT\nexport ETCDCTL_API=3\n"
+        );
     }
 }

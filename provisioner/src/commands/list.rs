@@ -35,14 +35,25 @@ impl Document for List {
         }
         let mut table = Table::new(["name", "state", "running", "endpoints"]);
         for entry in &self.clusters {
-            let endpoints = entry.problem.clone().unwrap_or_else(|| entry.endpoints.join(","));
-            table.row([entry.name.clone(), entry.state.to_owned(), format!("{}/{}", entry.running, entry.members), endpoints]);
+            let endpoints = entry
+                .problem
+                .clone()
+                .unwrap_or_else(|| entry.endpoints.join(","));
+            table.row([
+                entry.name.clone(),
+                entry.state.to_owned(),
+                format!("{}/{}", entry.running, entry.members),
+                endpoints,
+            ]);
         }
         table
     }
 
     fn lines(&self) -> Vec<Value> {
-        self.clusters.iter().filter_map(|entry| serde_json::to_value(entry).ok()).collect()
+        self.clusters
+            .iter()
+            .filter_map(|entry| serde_json::to_value(entry).ok())
+            .collect()
     }
 }
 
@@ -74,9 +85,15 @@ pub fn run(context: &Context) -> Result<ExitCode, Error> {
 }
 
 fn entry(dir: ClusterDir) -> Result<Option<Entry>, Error> {
-    let Some(known) = Known::load(dir)? else { return Ok(None) };
+    let Some(known) = Known::load(dir)? else {
+        return Ok(None);
+    };
     let observed = known.look_at_host()?;
-    let running = observed.members.values().filter(|facts| facts.process.is_some()).count();
+    let running = observed
+        .members
+        .values()
+        .filter(|facts| facts.process.is_some())
+        .count();
     let members = known.instance.members.len();
     let state = match running {
         0 => "stopped",

@@ -34,7 +34,12 @@ struct LogLines {
 
 impl Document for LogLines {
     fn table(&self) -> Table {
-        let width = self.lines.iter().map(|line| line.member.len()).max().unwrap_or_default();
+        let width = self
+            .lines
+            .iter()
+            .map(|line| line.member.len())
+            .max()
+            .unwrap_or_default();
         let mut text = String::new();
         for LogLine { member, line } in &self.lines {
             if self.prefixed {
@@ -47,7 +52,10 @@ impl Document for LogLines {
     }
 
     fn lines(&self) -> Vec<Value> {
-        self.lines.iter().filter_map(|line| serde_json::to_value(line).ok()).collect()
+        self.lines
+            .iter()
+            .filter_map(|line| serde_json::to_value(line).ok())
+            .collect()
     }
 }
 
@@ -66,17 +74,29 @@ pub fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Error> {
     let known = Known::open(&args.target, context)?;
     let all: Vec<&String> = known.instance.members.keys().collect();
     if let Some(stranger) = args.members.iter().find(|name| !all.contains(name)) {
-        let names = all.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = all
+            .iter()
+            .map(|name| name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ");
         return Err(Error::usage(
             format!("cluster {} has no member {stranger}", known.dir.name()),
             format!("its members are {names}"),
         ));
     }
-    let names: Vec<String> = if args.members.is_empty() { all.into_iter().cloned().collect() } else { args.members.clone() };
+    let names: Vec<String> = if args.members.is_empty() {
+        all.into_iter().cloned().collect()
+    } else {
+        args.members.clone()
+    };
     let prefixed = names.len() > 1;
     let mut sources: Vec<Source> = names
         .into_iter()
-        .map(|member| Source { path: known.dir.member_log(&member), member, offset: 0 })
+        .map(|member| Source {
+            path: known.dir.member_log(&member),
+            member,
+            offset: 0,
+        })
         .collect();
 
     let mut lines = Vec::new();
@@ -128,7 +148,15 @@ impl Source {
     /// Whole lines since the last call.
     fn new_lines(&mut self) -> Result<Vec<LogLine>, Error> {
         read_from(&self.path, &mut self.offset)
-            .map(|lines| lines.into_iter().map(|line| LogLine { member: self.member.clone(), line }).collect())
+            .map(|lines| {
+                lines
+                    .into_iter()
+                    .map(|line| LogLine {
+                        member: self.member.clone(),
+                        line,
+                    })
+                    .collect()
+            })
             .map_err(Error::io("read", &self.path))
     }
 }
@@ -191,7 +219,11 @@ fn time_of(line: &str) -> Option<String> {
     if !clock.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    let mut digits: String = clock.chars().filter(char::is_ascii_digit).take(DIGITS).collect();
+    let mut digits: String = clock
+        .chars()
+        .filter(char::is_ascii_digit)
+        .take(DIGITS)
+        .collect();
     while digits.len() < DIGITS {
         digits.push('0');
     }
@@ -205,15 +237,24 @@ mod tests {
     use super::*;
 
     fn line(member: &str, line: &str) -> LogLine {
-        LogLine { member: member.to_owned(), line: line.to_owned() }
+        LogLine {
+            member: member.to_owned(),
+            line: line.to_owned(),
+        }
     }
 
     #[test]
     fn lines_of_several_members_are_merged_by_time() {
         let merged = in_order_of_time(vec![
-            line("a", r#"{"level":"info","ts":"2026-11-21T09:00:00.100Z","msg":"one"}"#),
+            line(
+                "a",
+                r#"{"level":"info","ts":"2026-11-21T09:00:00.100Z","msg":"one"}"#,
+            ),
             line("a", "goroutine 1 [running]:"),
-            line("a", r#"{"level":"info","ts":"2026-11-21T09:00:00.300Z","msg":"three"}"#),
+            line(
+                "a",
+                r#"{"level":"info","ts":"2026-11-21T09:00:00.300Z","msg":"three"}"#,
+            ),
             line("b", "2026-11-21 09:00:00.200000 I | two"),
         ]);
         let order: Vec<&str> = merged.iter().map(|line| line.member.as_str()).collect();

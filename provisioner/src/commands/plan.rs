@@ -17,7 +17,9 @@ pub fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode, Error> {
         let programs = cluster.programs()?;
         let prepared = cluster.prepare(&programs)?;
         if let Some(owner) = cluster.dir.holder() {
-            context.output.warn(format!("the cluster is being changed by {owner}: this plan may be out of date"));
+            context.output.warn(format!(
+                "the cluster is being changed by {owner}: this plan may be out of date"
+            ));
         }
         let observed = cluster.observe(&prepared, args.timeout).await?;
         let plan = cluster.plan(&prepared, &observed)?;
@@ -26,6 +28,10 @@ pub fn run(args: &PlanArgs, context: &Context) -> Result<ExitCode, Error> {
             return Err(Refusal::margin(planned).into());
         }
         // As terraform's: 2 means that there is something to do.
-        Ok(if args.detailed_exitcode && !plan.is_empty() { ExitCode::Usage } else { ExitCode::Ok })
+        Ok(if args.detailed_exitcode && !plan.is_empty() {
+            ExitCode::Usage
+        } else {
+            ExitCode::Ok
+        })
     })
 }

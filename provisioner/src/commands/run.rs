@@ -36,26 +36,47 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<ExitCode, Error> {
     }
     if let Some(program) = args.command.first() {
         // Found out before a cluster is brought up for nothing.
-        resolve(Path::new(program)).map_err(|error| Error::failed(error.to_string(), "check the command's name and PATH"))?;
+        resolve(Path::new(program)).map_err(|error| {
+            Error::failed(error.to_string(), "check the command's name and PATH")
+        })?;
     }
     let ephemeral = Ephemeral::new(&topology.name)?;
-    let inner = Context { output: context.output.clone(), state_root: ephemeral.root.path().to_owned() };
+    let inner = Context {
+        output: context.output.clone(),
+        state_root: ephemeral.root.path().to_owned(),
+    };
     let cluster = Cluster::new(topology, &inner.state_root);
     runtime()?.block_on(async {
         let interrupt = Interrupt::listen(Second::Urges)?;
-        let options =
-            Options { timeout: args.timeout, accept_downtime: false, force_unlock: false, lifetime: Lifetime::Ours };
+        let options = Options {
+            timeout: args.timeout,
+            accept_downtime: false,
+            force_unlock: false,
+            lifetime: Lifetime::Ours,
+        };
         converge(&cluster, options, &inner, &interrupt).await?;
-        let known = Known::load(cluster.dir.clone())?
-            .ok_or_else(|| Error::because("the ephemeral cluster is gone", "its state directory was removed meanwhile"))?;
+        let known = Known::load(cluster.dir.clone())?.ok_or_else(|| {
+            Error::because(
+                "the ephemeral cluster is gone",
+                "its state directory was removed meanwhile",
+            )
+        })?;
         command(args, &known, &inner, &interrupt).await
     })
 }
 
-async fn command(args: &RunArgs, known: &Known, inner: &Context, interrupt: &Interrupt) -> Result<ExitCode, Error> {
+async fn command(
+    args: &RunArgs,
+    known: &Known,
+    inner: &Context,
+    interrupt: &Interrupt,
+) -> Result<ExitCode, Error> {
     let mut variables = known.variables();
     // `provision status NAME` inside the command finds this cluster.
-    variables.push(("PROVISION_STATE_DIR", inner.state_root.display().to_string()));
+    variables.push((
+        "PROVISION_STATE_DIR",
+        inner.state_root.display().to_string(),
+    ));
     let mut child = run_foreground(&args.command, variables, &known.unset_variables())
         .map_err(|error| Error::because("the command does not run", error))?;
     let process = child.id().and_then(|pid| Process::of(pid).ok());
@@ -92,7 +113,10 @@ impl Ephemeral {
     pub(super) fn new(name: &str) -> Result<Self, Error> {
         let root = tempfile::Builder::new().prefix("provision-run-").tempdir();
         let root = root.map_err(Error::io("create a directory in", &std::env::temp_dir()))?;
-        Ok(Self { root, name: name.to_owned() })
+        Ok(Self {
+            root,
+            name: name.to_owned(),
+        })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -103,10 +127,17 @@ impl Ephemeral {
 impl Drop for Ephemeral {
     fn drop(&mut self) {
         let dir = ClusterDir::new(self.root.path(), &self.name);
-        let Ok(Some(known)) = Known::load(dir) else { return };
-        let Ok(observed) = known.look_at_host() else { return };
-        let processes: Vec<Process> =
-            observed.members.into_values().filter_map(|facts| Some(facts.process?.process)).collect();
+        let Ok(Some(known)) = Known::load(dir) else {
+            return;
+        };
+        let Ok(observed) = known.look_at_host() else {
+            return;
+        };
+        let processes: Vec<Process> = observed
+            .members
+            .into_values()
+            .filter_map(|facts| Some(facts.process?.process))
+            .collect();
         for process in &processes {
             // Its data is thrown away, so nothing is gained by asking first.
             let _gone_already = process.signal(Signal::KILL);

@@ -64,7 +64,18 @@ struct MemberStatus {
 impl Document for Status {
     fn table(&self) -> Table {
         let mut table = Table::new([
-            "member", "state", "id", "role", "term", "revision", "lag", "db size", "version", "cert days", "pid", "endpoint",
+            "member",
+            "state",
+            "id",
+            "role",
+            "term",
+            "revision",
+            "lag",
+            "db size",
+            "version",
+            "cert days",
+            "pid",
+            "endpoint",
         ]);
         let show = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let mut notes = Vec::new();
@@ -73,7 +84,11 @@ impl Document for Status {
                 member.name.clone(),
                 member.state.to_owned(),
                 show(member.id.clone()),
-                if member.leader { "leader".to_owned() } else { member.role.to_owned() },
+                if member.leader {
+                    "leader".to_owned()
+                } else {
+                    member.role.to_owned()
+                },
                 show(member.term.map(|term| term.to_string())),
                 show(member.revision.map(|revision| revision.to_string())),
                 show(member.applied_lag.map(|lag| lag.to_string())),
@@ -83,21 +98,42 @@ impl Document for Status {
                 show(member.pid.map(|pid| pid.to_string())),
                 member.endpoints.join(","),
             ]);
-            notes.extend(member.problem.iter().map(|problem| format!("{}: {problem}", member.name)));
-            notes.extend(member.alarms.iter().map(|alarm| format!("{}: alarm {alarm}", member.name)));
-            notes.extend(member.drift.iter().map(|drift| format!("{}: differs from the topology: {drift}", member.name)));
+            notes.extend(
+                member
+                    .problem
+                    .iter()
+                    .map(|problem| format!("{}: {problem}", member.name)),
+            );
+            notes.extend(
+                member
+                    .alarms
+                    .iter()
+                    .map(|alarm| format!("{}: alarm {alarm}", member.name)),
+            );
+            notes.extend(
+                member
+                    .drift
+                    .iter()
+                    .map(|drift| format!("{}: differs from the topology: {drift}", member.name)),
+            );
         }
         let verdict = match self.health {
             Verdict::Healthy => "healthy",
             Verdict::Degraded => "degraded, quorum held",
             Verdict::QuorumLost => "quorum lost",
         };
-        notes.push(format!("cluster {} is {verdict} ({})", self.name, self.quorum));
+        notes.push(format!(
+            "cluster {} is {verdict} ({})",
+            self.name, self.quorum
+        ));
         table.with_after(notes.join("\n"))
     }
 
     fn lines(&self) -> Vec<Value> {
-        self.members.iter().filter_map(|member| serde_json::to_value(member).ok()).collect()
+        self.members
+            .iter()
+            .filter_map(|member| serde_json::to_value(member).ok())
+            .collect()
     }
 }
 
@@ -142,20 +178,36 @@ async fn show(known: &Known, limit: Duration, context: &Context) -> Result<ExitC
 fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
     let cluster = Cluster::new(known.topology.clone(), &context.state_root);
     // Without its binary a member's wanted arguments cannot be told; everything else can.
-    let wanted = cluster.programs().and_then(|programs| cluster.prepare(&programs)).map(|prepared| prepared.argv).unwrap_or_default();
+    let wanted = cluster
+        .programs()
+        .and_then(|programs| cluster.prepare(&programs))
+        .map(|prepared| prepared.argv)
+        .unwrap_or_default();
     let leader_index = known
         .topology
         .members
         .iter()
         .filter(|member| observed.leads(&member.name))
-        .find_map(|member| observed.members.get(&member.name)?.vitals().map(|vitals| vitals.raft_index));
+        .find_map(|member| {
+            observed
+                .members
+                .get(&member.name)?
+                .vitals()
+                .map(|vitals| vitals.raft_index)
+        });
     let members: Vec<MemberStatus> = known
         .topology
         .members
         .iter()
         .filter_map(|member| {
             let facts = observed.members.get(&member.name)?;
-            let mut status = member_status(known, member, facts, observed.leads(&member.name), leader_index);
+            let mut status = member_status(
+                known,
+                member,
+                facts,
+                observed.leads(&member.name),
+                leader_index,
+            );
             if let (Some(running), Some(argv)) = (&facts.process, wanted.get(&member.name)) {
                 status.drift = arguments(&running.argv, argv);
             }
@@ -163,19 +215,48 @@ fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
         })
         .collect();
 
-    let voters: Vec<&Member> = known.topology.members.iter().filter(|member| member.role == Role::Voter).collect();
-    let up = voters.iter().filter(|member| observed.members.get(&member.name).is_some_and(MemberFacts::is_ready)).count();
+    let voters: Vec<&Member> = known
+        .topology
+        .members
+        .iter()
+        .filter(|member| member.role == Role::Voter)
+        .collect();
+    let up = voters
+        .iter()
+        .filter(|member| {
+            observed
+                .members
+                .get(&member.name)
+                .is_some_and(MemberFacts::is_ready)
+        })
+        .count();
     let quorum = Ledger::new(voters.len(), up);
-    let all_well = observed.members.values().all(|facts| facts.is_ready() && facts.vitals().is_some_and(|vitals| vitals.errors.is_empty()));
+    let all_well = observed.members.values().all(|facts| {
+        facts.is_ready()
+            && facts
+                .vitals()
+                .is_some_and(|vitals| vitals.errors.is_empty())
+    });
     let health = match (quorum.margin, all_well) {
         (..0, _) => Verdict::QuorumLost,
         (_, false) => Verdict::Degraded,
         (_, true) => Verdict::Healthy,
     };
-    Status { name: known.dir.name().to_owned(), health, quorum, members }
+    Status {
+        name: known.dir.name().to_owned(),
+        health,
+        quorum,
+        members,
+    }
 }
 
-fn member_status(known: &Known, member: &Member, facts: &MemberFacts, leader: bool, leader_index: Option<u64>) -> MemberStatus {
+fn member_status(
+    known: &Known,
+    member: &Member,
+    facts: &MemberFacts,
+    leader: bool,
+    leader_index: Option<u64>,
+) -> MemberStatus {
     let vitals = facts.vitals();
     let (state, problem) = match &facts.health {
         Health::Stopped => ("stopped", None),
@@ -200,16 +281,26 @@ fn member_status(known: &Known, member: &Member, facts: &MemberFacts, leader: bo
         term: vitals.map(|vitals| vitals.term),
         revision: vitals.map(|vitals| vitals.revision),
         applied_index: vitals.map(|vitals| vitals.applied_index),
-        applied_lag: vitals.zip(leader_index).map(|(vitals, index)| index.saturating_sub(vitals.applied_index)),
+        applied_lag: vitals
+            .zip(leader_index)
+            .map(|(vitals, index)| index.saturating_sub(vitals.applied_index)),
         db_size: vitals.map(|vitals| vitals.db_size),
         version: vitals.map(|vitals| vitals.version.clone()),
-        endpoints: placement.map(|placement| client_url(&known.topology, member, placement)).into_iter().collect(),
+        endpoints: placement
+            .map(|placement| client_url(&known.topology, member, placement))
+            .into_iter()
+            .collect(),
         cert_days_left: placement.and_then(|placement| {
             let now = OffsetDateTime::now_utc();
             let files = [placement.server().cert, placement.peer().cert];
-            files.iter().filter_map(|path| Some(pki::inspect(path).ok()?.days_left(now))).min()
+            files
+                .iter()
+                .filter_map(|path| Some(pki::inspect(path).ok()?.days_left(now)))
+                .min()
         }),
-        alarms: vitals.map(|vitals| vitals.errors.clone()).unwrap_or_default(),
+        alarms: vitals
+            .map(|vitals| vitals.errors.clone())
+            .unwrap_or_default(),
         drift: Vec::new(),
         problem,
     }
@@ -223,7 +314,11 @@ fn bytes(size: i64) -> String {
         tenths /= 1024;
         unit += 1;
     }
-    if unit == 0 { format!("{size} B") } else { format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit]) }
+    if unit == 0 {
+        format!("{size} B")
+    } else {
+        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +328,16 @@ mod tests {
     #[test]
     fn sizes_are_short() {
         let shown = [0, 1023, 1024, 20_480, 1_572_864, i64::MAX].map(bytes);
-        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "20.0 KiB", "1.5 MiB", "8589934591.9 GiB"]);
+        assert_eq!(
+            shown,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "20.0 KiB",
+                "1.5 MiB",
+                "8589934591.9 GiB"
+            ]
+        );
     }
 }

@@ -77,13 +77,18 @@ pub(super) async fn converge(
     let lock = cluster.dir.lock("up", options.force_unlock)?;
     let result = async {
         let prepared = cluster.prepare(&programs)?;
-        let observed = cluster.observe(&prepared, OBSERVE_LIMIT.min(options.timeout)).await?;
+        let observed = cluster
+            .observe(&prepared, OBSERVE_LIMIT.min(options.timeout))
+            .await?;
         let plan = cluster.plan(&prepared, &observed)?;
         if plan.is_empty() {
             cluster.dir.save_topology(&to_toml(&cluster.topology))?;
             return Ok((plan, Applied::default()));
         }
-        if let Some(planned) = plan.first_losing_quorum().filter(|_| !options.accept_downtime) {
+        if let Some(planned) = plan
+            .first_losing_quorum()
+            .filter(|_| !options.accept_downtime)
+        {
             return Err(Refusal::margin(planned).into());
         }
         interrupt.check()?;
@@ -100,7 +105,10 @@ pub(super) async fn converge(
         };
         let result = apply.run(&plan, &mut journal).await;
         if result.is_err() {
-            context.output.note(format!("every step of this run is in {}", journal.path().display()));
+            context.output.note(format!(
+                "every step of this run is in {}",
+                journal.path().display()
+            ));
         }
         Ok((plan, result?))
     }
@@ -112,21 +120,37 @@ pub(super) async fn converge(
     result
 }
 
-fn report(cluster: &Cluster, plan: Plan, applied: Applied, context: &Context) -> Result<ExitCode, Error> {
+fn report(
+    cluster: &Cluster,
+    plan: Plan,
+    applied: Applied,
+    context: &Context,
+) -> Result<ExitCode, Error> {
     let output = &context.output;
     let name = cluster.topology.name.clone();
     let Found::Instance(instance) = cluster.dir.load()? else {
-        return Err(Error::because(format!("cluster {name} has no instance after up"), "its state directory was removed meanwhile"));
+        return Err(Error::because(
+            format!("cluster {name} has no instance after up"),
+            "its state directory was removed meanwhile",
+        ));
     };
     let elapsed = output.elapsed();
     if plan.is_empty() {
-        output.note(format!("no change: cluster {name} is as its topology says ({})", duration::show(elapsed)));
+        output.note(format!(
+            "no change: cluster {name} is as its topology says ({})",
+            duration::show(elapsed)
+        ));
     } else {
         if let Some(receipt) = &applied.receipt {
             output.note(receipt.to_string());
         }
-        output.note(format!("cluster {name} is up ({})", duration::show(elapsed)));
-        output.note(format!("next: eval \"$(provision env {name})\" && etcdctl member list"));
+        output.note(format!(
+            "cluster {name} is up ({})",
+            duration::show(elapsed)
+        ));
+        output.note(format!(
+            "next: eval \"$(provision env {name})\" && etcdctl member list"
+        ));
     }
     if output.format() != Format::Table {
         output.data(&Report {

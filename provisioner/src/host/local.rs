@@ -9,5 +9,6 @@ pub use binary::{BinaryError, included_member, resolve};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
 pub use process::{Process, find_by_argument, host_name};
 pub use spawn::{
-    Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with, run_foreground, version_text,
+    Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with,
+    run_foreground, version_text,
 };

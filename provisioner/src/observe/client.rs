@@ -8,7 +8,8 @@ use member_proto::etcdserverpb::cluster_client::ClusterClient;
 use member_proto::etcdserverpb::kv_client::KvClient;
 use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use member_proto::etcdserverpb::{
-    DeleteRangeRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
+    DeleteRangeRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest,
+    StatusRequest,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
@@ -56,30 +57,49 @@ impl Access {
     /// Reads the operator's certificates. They must have been written.
     pub fn read(topology: &Topology, instance: &Instance) -> Result<Self, Error> {
         let read = |path: PathBuf| std::fs::read(&path).map_err(Error::io("read", &path));
-        let ca = || Ok::<_, Error>(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(instance.ca().cert)?)));
+        let ca = || {
+            Ok::<_, Error>(
+                ClientTlsConfig::new()
+                    .ca_certificate(Certificate::from_pem(read(instance.ca().cert)?)),
+            )
+        };
         let tls = match topology.tls.client {
             ClientTls::Off => None,
             ClientTls::Server => Some(ca()?),
             ClientTls::Mutual => {
                 let operator = instance.operator();
-                Some(ca()?.identity(Identity::from_pem(read(operator.cert)?, read(operator.key)?)))
+                Some(ca()?.identity(Identity::from_pem(
+                    read(operator.cert)?,
+                    read(operator.key)?,
+                )))
             }
         };
         Ok(Self { tls })
     }
 
     /// Connects to the client port of a member.
-    pub async fn connect(&self, member: &Member, port: u16, limit: Duration) -> Result<Client, CallError> {
+    pub async fn connect(
+        &self,
+        member: &Member,
+        port: u16,
+        limit: Duration,
+    ) -> Result<Client, CallError> {
         let address = SocketAddr::new(dialled(member), port);
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(CallError::Connect)?;
+        let endpoint =
+            Endpoint::from_shared(format!("{scheme}://{address}")).map_err(CallError::Connect)?;
         let endpoint = match &self.tls {
             // The certificate is for the advertised name, whichever address was dialled.
-            Some(tls) => endpoint.tls_config(tls.clone().domain_name(&member.address)).map_err(CallError::Connect)?,
+            Some(tls) => endpoint
+                .tls_config(tls.clone().domain_name(&member.address))
+                .map_err(CallError::Connect)?,
             None => endpoint,
         };
         let endpoint = endpoint.connect_timeout(limit).tcp_nodelay(true);
-        let channel = within(limit, async { endpoint.connect().await.map_err(CallError::Connect) }).await?;
+        let channel = within(limit, async {
+            endpoint.connect().await.map_err(CallError::Connect)
+        })
+        .await?;
         Ok(Client { channel })
     }
 }
@@ -88,7 +108,10 @@ impl Client {
     /// What the member says about itself; whether it is ready is another question.
     pub async fn status(&self, limit: Duration) -> Result<Vitals, CallError> {
         let mut client = MaintenanceClient::new(self.channel.clone());
-        let answer = within(limit, async { answered(client.status(StatusRequest {}).await) }).await?;
+        let answer = within(limit, async {
+            answered(client.status(StatusRequest {}).await)
+        })
+        .await?;
         let header = answer.header.unwrap_or_default();
         Ok(Vitals {
             cluster_id: header.cluster_id,
@@ -98,7 +121,11 @@ impl Client {
             revision: header.revision,
             raft_index: answer.raft_index,
             // etcd 3.3 and older do not report it.
-            applied_index: if answer.raft_applied_index == 0 { answer.raft_index } else { answer.raft_applied_index },
+            applied_index: if answer.raft_applied_index == 0 {
+                answer.raft_index
+            } else {
+                answer.raft_applied_index
+            },
             db_size: answer.db_size,
             version: answer.version,
             is_learner: answer.is_learner,
@@ -115,29 +142,61 @@ impl Client {
     /// Whether a key exists, read linearizably.
     pub async fn get(&self, key: &'static [u8], limit: Duration) -> Result<bool, CallError> {
         let mut client = KvClient::new(self.channel.clone());
-        let request = RangeRequest { key: key.into(), count_only: true, ..RangeRequest::default() };
-        within(limit, async { answered(client.range(request).await) }).await.map(|answer| answer.count > 0)
+        let request = RangeRequest {
+            key: key.into(),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        within(limit, async { answered(client.range(request).await) })
+            .await
+            .map(|answer| answer.count > 0)
     }
 
     /// Writes a key.
-    pub async fn put(&self, key: &'static [u8], value: Vec<u8>, limit: Duration) -> Result<(), CallError> {
+    pub async fn put(
+        &self,
+        key: &'static [u8],
+        value: Vec<u8>,
+        limit: Duration,
+    ) -> Result<(), CallError> {
         let mut client = KvClient::new(self.channel.clone());
-        let request = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
-        within(limit, async { answered(client.put(request).await) }).await.map(drop)
+        let request = PutRequest {
+            key: key.into(),
+            value: value.into(),
+            ..PutRequest::default()
+        };
+        within(limit, async { answered(client.put(request).await) })
+            .await
+            .map(drop)
     }
 
     /// Deletes a key.
     pub async fn delete(&self, key: &'static [u8], limit: Duration) -> Result<(), CallError> {
         let mut client = KvClient::new(self.channel.clone());
-        let request = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
-        within(limit, async { answered(client.delete_range(request).await) }).await.map(drop)
+        let request = DeleteRangeRequest {
+            key: key.into(),
+            ..DeleteRangeRequest::default()
+        };
+        within(limit, async {
+            answered(client.delete_range(request).await)
+        })
+        .await
+        .map(drop)
     }
 
     /// The membership.
     pub async fn members(&self, limit: Duration) -> Result<Vec<ListedMember>, CallError> {
         let mut client = ClusterClient::new(self.channel.clone());
-        let answer =
-            within(limit, async { answered(client.member_list(MemberListRequest { linearizable: false }).await) }).await?;
+        let answer = within(limit, async {
+            answered(
+                client
+                    .member_list(MemberListRequest {
+                        linearizable: false,
+                    })
+                    .await,
+            )
+        })
+        .await?;
         Ok(answer
             .members
             .into_iter()
@@ -154,7 +213,9 @@ impl Client {
     pub async fn move_leader(&self, target: u64, limit: Duration) -> Result<(), CallError> {
         let mut client = MaintenanceClient::new(self.channel.clone());
         let request = MoveLeaderRequest { target_id: target };
-        within(limit, async { answered(client.move_leader(request).await) }).await.map(drop)
+        within(limit, async { answered(client.move_leader(request).await) })
+            .await
+            .map(drop)
     }
 }
 
@@ -167,12 +228,19 @@ pub(super) fn dialled(member: &Member) -> IpAddr {
     }
 }
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    tokio::time::timeout(limit, call).await.unwrap_or(Err(CallError::Late(limit)))
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or(Err(CallError::Late(limit)))
 }
 
 fn answered<T>(result: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
-    result.map(tonic::Response::into_inner).map_err(|status| CallError::Refused(Box::new(status)))
+    result
+        .map(tonic::Response::into_inner)
+        .map_err(|status| CallError::Refused(Box::new(status)))
 }
 
 // The transport's own text is "transport error"; what happened is in its sources.

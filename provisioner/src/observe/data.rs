@@ -38,23 +38,35 @@ struct Owner {
 
 impl Owner {
     fn of(instance: &Instance, member: &str) -> Self {
-        Self { cluster: instance.cluster.clone(), token: instance.token.clone(), member: member.to_owned() }
+        Self {
+            cluster: instance.cluster.clone(),
+            token: instance.token.clone(),
+            member: member.to_owned(),
+        }
     }
 }
 
 /// Looks whose data the directory of `member` holds. `cluster_id` is what the members' peer URLs and token amount to.
 pub fn inspect(instance: &Instance, member: &str, cluster_id: u64) -> Result<DataDir, DataError> {
-    let Some(placement) = instance.members.get(member) else { return Ok(DataDir::Empty) };
+    let Some(placement) = instance.members.get(member) else {
+        return Ok(DataDir::Empty);
+    };
     let dir = &placement.data_dir;
     let failed = |action, path: &Path| {
         let path = path.to_owned();
-        move |source| DataError { action, path, source }
+        move |source| DataError {
+            action,
+            path,
+            source,
+        }
     };
     let foreign = |why: String| Ok(DataDir::Foreign { why });
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries.count(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DataDir::Empty),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return foreign("it is not a directory".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return foreign("it is not a directory".to_owned());
+        }
         Err(error) => return Err(failed("read", dir)(error)),
     };
     if entries == 0 {
@@ -66,40 +78,62 @@ pub fn inspect(instance: &Instance, member: &str, cluster_id: u64) -> Result<Dat
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed("read", &path)(error)),
     };
-    let Some(owner) = owner else { return foreign("it was not made by provision".to_owned()) };
+    let Some(owner) = owner else {
+        return foreign("it was not made by provision".to_owned());
+    };
     if owner.cluster != instance.cluster {
-        return foreign(format!("it belongs to member {} of cluster {}", owner.member, owner.cluster));
+        return foreign(format!(
+            "it belongs to member {} of cluster {}",
+            owner.member, owner.cluster
+        ));
     }
     if owner.token != instance.token {
-        return foreign(format!("it belongs to an earlier cluster {} with token {}", owner.cluster, owner.token));
+        return foreign(format!(
+            "it belongs to an earlier cluster {} with token {}",
+            owner.cluster, owner.token
+        ));
     }
     if owner.member != member {
         return foreign(format!("it belongs to member {}", owner.member));
     }
     match wal_cluster_id(dir).map_err(failed("read", dir))? {
-        Some(found) if found != cluster_id => {
-            foreign(format!("its write-ahead log is of cluster ID {found:x}, and this cluster's is {cluster_id:x}"))
-        }
+        Some(found) if found != cluster_id => foreign(format!(
+            "its write-ahead log is of cluster ID {found:x}, and this cluster's is {cluster_id:x}"
+        )),
         _ => Ok(DataDir::Ours),
     }
 }
 
 /// Makes the data directory and writes its owner, unless that is done.
 pub fn claim(instance: &Instance, member: &str) -> Result<(), DataError> {
-    let Some(placement) = instance.members.get(member) else { return Ok(()) };
+    let Some(placement) = instance.members.get(member) else {
+        return Ok(());
+    };
     let dir = &placement.data_dir;
     let path = dir.join(OWNER_FILE);
     let write = || -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
         if path.exists() {
             return Ok(());
         }
         let beside = dir.join("provision.json.new");
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(&serde_json::to_vec(&Owner::of(instance, member))?)?;
         fs::rename(&beside, &path)
     };
-    write().map_err(|source| DataError { action: "write", path: path.clone(), source })
+    write().map_err(|source| DataError {
+        action: "write",
+        path: path.clone(),
+        source,
+    })
 }
 
 // Every segment of etcd's log opens with a checksum record and a metadata record that holds the IDs.
@@ -109,10 +143,15 @@ fn wal_cluster_id(dir: &Path) -> io::Result<Option<u64>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut segments: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "wal")).collect();
+    let mut segments: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "wal"))
+        .collect();
     segments.sort();
-    let Some(first) = segments.first() else { return Ok(None) };
+    let Some(first) = segments.first() else {
+        return Ok(None);
+    };
     let mut head = Vec::new();
     fs::File::open(first)?.take(512).read_to_end(&mut head)?;
     Ok(metadata_cluster_id(&head))
@@ -125,7 +164,11 @@ fn metadata_cluster_id(mut bytes: &[u8]) -> Option<u64> {
         let length = u64::from_le_bytes(*length);
         // The low 56 bits are the record's length; with the top bit set, three more say how much it is padded.
         let size = usize::try_from(length & 0x00ff_ffff_ffff_ffff).ok()?;
-        let padding = if length >> 63 == 1 { usize::try_from(length >> 56 & 7).ok()? } else { 0 };
+        let padding = if length >> 63 == 1 {
+            usize::try_from(length >> 56 & 7).ok()?
+        } else {
+            0
+        };
         let record = rest.get(..size)?;
         if field(record, 1).and_then(Field::number) == Some(METADATA) {
             return field(field(record, 3)?.bytes()?, 2)?.number();
@@ -198,7 +241,9 @@ mod tests {
     fn instance(dir: &Path, token: &str) -> Instance {
         let mut instance = Instance::new("demo", token, dir);
         for name in ["infra0", "infra1"] {
-            instance.members.insert(name.to_owned(), Placement::new(dir, name, 1, 2));
+            instance
+                .members
+                .insert(name.to_owned(), Placement::new(dir, name, 1, 2));
         }
         instance
     }
@@ -230,7 +275,13 @@ mod tests {
             [length.to_le_bytes().to_vec(), record, vec![0; padding]].concat()
         };
         let metadata = [vec![8], number(7), vec![16], number(cluster_id)].concat();
-        let second = [vec![8, 1, 16], number(99), vec![26, u8::try_from(metadata.len()).unwrap()], metadata].concat();
+        let second = [
+            vec![8, 1, 16],
+            number(99),
+            vec![26, u8::try_from(metadata.len()).unwrap()],
+            metadata,
+        ]
+        .concat();
         [frame(vec![8, 4, 16, 0]), frame(second)].concat()
     }
 
@@ -241,12 +292,17 @@ mod tests {
         assert_eq!(inspect(&ours, "infra0", 5).unwrap(), DataDir::Empty);
         claim(&ours, "infra0").unwrap();
         assert_eq!(inspect(&ours, "infra0", 5).unwrap(), DataDir::Ours);
-        assert!(why(inspect(&instance(root.path(), "t2"), "infra0", 5).unwrap()).contains("token t1"));
+        assert!(
+            why(inspect(&instance(root.path(), "t2"), "infra0", 5).unwrap()).contains("token t1")
+        );
 
         fs::rename(&ours.members["infra0"].data_dir, root.path().join("aside")).unwrap();
         fs::create_dir_all(ours.members["infra1"].data_dir.parent().unwrap()).unwrap();
         fs::rename(root.path().join("aside"), &ours.members["infra1"].data_dir).unwrap();
-        assert_eq!(why(inspect(&ours, "infra1", 5).unwrap()), "it belongs to member infra0");
+        assert_eq!(
+            why(inspect(&ours, "infra1", 5).unwrap()),
+            "it belongs to member infra0"
+        );
     }
 
     #[test]
@@ -254,7 +310,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let ours = instance(root.path(), "t1");
         fs::create_dir_all(ours.members["infra0"].data_dir.join("member")).unwrap();
-        assert_eq!(why(inspect(&ours, "infra0", 5).unwrap()), "it was not made by provision");
+        assert_eq!(
+            why(inspect(&ours, "infra0", 5).unwrap()),
+            "it was not made by provision"
+        );
     }
 
     #[test]
@@ -264,15 +323,25 @@ mod tests {
         claim(&ours, "infra0").unwrap();
         let dir = ours.members["infra0"].data_dir.join("member/wal");
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("0000000000000000-0000000000000000.wal"), wal(0xdead_beef_0000_0001)).unwrap();
-        assert_eq!(inspect(&ours, "infra0", 0xdead_beef_0000_0001).unwrap(), DataDir::Ours);
+        fs::write(
+            dir.join("0000000000000000-0000000000000000.wal"),
+            wal(0xdead_beef_0000_0001),
+        )
+        .unwrap();
+        assert_eq!(
+            inspect(&ours, "infra0", 0xdead_beef_0000_0001).unwrap(),
+            DataDir::Ours
+        );
         assert!(why(inspect(&ours, "infra0", 5).unwrap()).contains("deadbeef00000001"));
     }
 
     #[test]
     fn a_torn_log_is_left_to_the_member() {
         for length in 0..wal(300).len() {
-            assert!(matches!(metadata_cluster_id(&wal(300)[..length]), None | Some(300)));
+            assert!(matches!(
+                metadata_cluster_id(&wal(300)[..length]),
+                None | Some(300)
+            ));
         }
     }
 }

@@ -122,7 +122,10 @@ impl Running {
     /// The client port that it was started with, where its arguments say so: the topology may want another by now.
     #[must_use]
     pub fn client_port(&self) -> Option<u16> {
-        let urls = self.argv.iter().find_map(|arg| arg.strip_prefix("--listen-client-urls="))?;
+        let urls = self
+            .argv
+            .iter()
+            .find_map(|arg| arg.strip_prefix("--listen-client-urls="))?;
         urls.split(',').next()?.rsplit(':').next()?.parse().ok()
     }
 }
@@ -131,7 +134,8 @@ impl MemberFacts {
     /// Whether it answers linearizable reads.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.vitals().is_some_and(|vitals| vitals.not_ready.is_none())
+        self.vitals()
+            .is_some_and(|vitals| vitals.not_ready.is_none())
     }
 
     /// What it says about itself, if it answers.
@@ -149,13 +153,20 @@ impl Observed {
     #[must_use]
     pub fn leader(&self) -> Option<u64> {
         let vitals = self.members.values().filter_map(MemberFacts::vitals);
-        vitals.filter(|vitals| vitals.leader != 0).max_by_key(|vitals| vitals.term).map(|vitals| vitals.leader)
+        vitals
+            .filter(|vitals| vitals.leader != 0)
+            .max_by_key(|vitals| vitals.term)
+            .map(|vitals| vitals.leader)
     }
 
     /// Whether this member leads.
     #[must_use]
     pub fn leads(&self, member: &str) -> bool {
-        let id = self.members.get(member).and_then(MemberFacts::vitals).map(|vitals| vitals.id);
+        let id = self
+            .members
+            .get(member)
+            .and_then(MemberFacts::vitals)
+            .map(|vitals| vitals.id);
         id.is_some() && id == self.leader()
     }
 }
@@ -167,10 +178,20 @@ mod tests {
     #[test]
     fn the_running_port_is_read_from_the_arguments() {
         let running = |arg: &str| Running {
-            process: Process { pid: 1, start_ticks: 1, boot_id: String::new() },
+            process: Process {
+                pid: 1,
+                start_ticks: 1,
+                boot_id: String::new(),
+            },
             argv: vec!["/bin/member".to_owned(), arg.to_owned()],
         };
-        assert_eq!(running("--listen-client-urls=https://[::1]:23790").client_port(), Some(23_790));
-        assert_eq!(running("--listen-peer-urls=https://127.0.0.1:1").client_port(), None);
+        assert_eq!(
+            running("--listen-client-urls=https://[::1]:23790").client_port(),
+            Some(23_790)
+        );
+        assert_eq!(
+            running("--listen-peer-urls=https://127.0.0.1:1").client_port(),
+            None
+        );
     }
 }

@@ -21,6 +21,9 @@ use crate::topology::{Member, Role, Topology};
 // ready, and whoever needs it waits with a deadline of their own.
 const READ_LIMIT: Duration = Duration::from_millis(1500);
 
+// A member may end between the look at its process and the question to it; once for each that a quorum can spare.
+const LOOKS_AGAIN: usize = 3;
+
 /// What to look at.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight<'a> {
@@ -36,24 +39,64 @@ pub struct Sight<'a> {
 
 /// Looks at every member of the instance.
 pub async fn look(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
+    let mut observed = look_once(sight, limit).await?;
+    for _ in 0..LOOKS_AGAIN {
+        let died = |facts: &MemberFacts| {
+            matches!(facts.health, Health::Silent { .. })
+                && facts
+                    .process
+                    .as_ref()
+                    .is_some_and(|running| !running.process.is_running())
+        };
+        if !observed.members.values().any(died) {
+            break;
+        }
+        observed = look_once(sight, limit).await?;
+    }
+    Ok(observed)
+}
+
+async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
     let Observed { members: hosts, .. } = look_at_host(sight)?;
-    let voters: BTreeSet<&str> =
-        sight.topology.members.iter().filter(|member| member.role == Role::Voter).map(|member| member.name.as_str()).collect();
-    let running = hosts.iter().filter(|(name, facts)| facts.process.is_some() && voters.contains(name.as_str())).count();
+    let voters: BTreeSet<&str> = sight
+        .topology
+        .members
+        .iter()
+        .filter(|member| member.role == Role::Voter)
+        .map(|member| member.name.as_str())
+        .collect();
+    let running = hosts
+        .iter()
+        .filter(|(name, facts)| facts.process.is_some() && voters.contains(name.as_str()))
+        .count();
     let quorum_runs = running > voters.len() / 2;
     // Without a running member nobody is asked, and the certificates may not exist yet.
     let any_runs = hosts.values().any(|facts| facts.process.is_some());
-    let access = if any_runs { Some(Access::read(sight.topology, sight.instance)?) } else { None };
+    let access = if any_runs {
+        Some(Access::read(sight.topology, sight.instance)?)
+    } else {
+        None
+    };
 
     let asked = sight.topology.members.iter().filter_map(|member| {
         let access = access.as_ref()?;
         let running = hosts.get(&member.name)?.process.as_ref()?;
-        let port = running.client_port().or(Some(sight.instance.members.get(&member.name)?.client_port))?;
-        Some(async move { (member.name.clone(), ask(access, member, port, quorum_runs, limit).await) })
+        let port = running
+            .client_port()
+            .or(Some(sight.instance.members.get(&member.name)?.client_port))?;
+        Some(async move {
+            (
+                member.name.clone(),
+                ask(access, member, port, quorum_runs, limit).await,
+            )
+        })
     });
     let answers = join_all(asked).await;
 
-    let mut observed = Observed { members: hosts, membership: None };
+    let mut observed = Observed {
+        members: hosts,
+        membership: None,
+    };
     for (name, (health, membership)) in answers {
         if let Some(facts) = observed.members.get_mut(&name) {
             facts.health = health;
@@ -89,7 +132,12 @@ async fn ask(
     (Health::Up(vitals), membership)
 }
 
-async fn not_ready(client: &Client, vitals: &Vitals, quorum_runs: bool, limit: Duration) -> Option<String> {
+async fn not_ready(
+    client: &Client,
+    vitals: &Vitals,
+    quorum_runs: bool,
+    limit: Duration,
+) -> Option<String> {
     // A read would hang until its deadline; the answer is known without it.
     if !quorum_runs {
         return Some("the quorum is not running".to_owned());
@@ -97,7 +145,11 @@ async fn not_ready(client: &Client, vitals: &Vitals, quorum_runs: bool, limit: D
     if vitals.leader == 0 {
         return Some("it knows no leader".to_owned());
     }
-    client.linearizable_read(limit.min(READ_LIMIT)).await.err().map(|error| format!("a linearizable read fails: {error}"))
+    client
+        .linearizable_read(limit.min(READ_LIMIT))
+        .await
+        .err()
+        .map(|error| format!("a linearizable read fails: {error}"))
 }
 
 /// Looks at processes, directories and ports only; no member is asked.
@@ -111,25 +163,56 @@ pub fn look_at_host(sight: Sight<'_>) -> Result<Observed, Error> {
         let process = running(record, &placement.data_dir.display().to_string())?;
         let data = match inspect(sight.instance, name, cluster_id) {
             Ok(data) => data,
-            Err(error) => return Err(Error::Io { action: error.action, path: error.path, source: error.source }),
+            Err(error) => {
+                return Err(Error::Io {
+                    action: error.action,
+                    path: error.path,
+                    source: error.source,
+                });
+            }
         };
         let mut ports_taken = Vec::new();
-        let member = sight.topology.members.iter().find(|member| member.name == *name);
+        let member = sight
+            .topology
+            .members
+            .iter()
+            .find(|member| member.name == *name);
         let wanted = sight.wanted.members.get(name).unwrap_or(placement);
         // What a member holds itself is no conflict.
-        let held = process.as_ref().map(|running| [running.client_port().unwrap_or(placement.client_port), placement.peer_port]);
+        let held = process.as_ref().map(|running| {
+            [
+                running.client_port().unwrap_or(placement.client_port),
+                placement.peer_port,
+            ]
+        });
         let needed = [("client", wanted.client_port), ("peer", wanted.peer_port)];
-        let needed = needed.into_iter().filter(|(_, port)| held.is_none_or(|held| !held.contains(port)));
+        let needed = needed
+            .into_iter()
+            .filter(|(_, port)| held.is_none_or(|held| !held.contains(port)));
         for ((role, port), member) in needed.filter_map(|needed| Some((needed, member?))) {
             let listening = match &mut listening {
                 Some(listening) => listening,
-                None => listening.insert(listeners().map_err(|source| Error::because("cannot read which ports are in use", source))?),
+                None => listening.insert(listeners().map_err(|source| {
+                    Error::because("cannot read which ports are in use", source)
+                })?),
             };
             ports_taken.extend(taken(listening, member, role, port)?);
         }
-        facts.insert(name.clone(), MemberFacts { process, data, had_data, ports_taken, health: Health::Stopped });
+        facts.insert(
+            name.clone(),
+            MemberFacts {
+                process,
+                data,
+                had_data,
+                ports_taken,
+                health: Health::Stopped,
+            },
+        );
     }
-    Ok(Observed { members: facts, membership: None })
+    Ok(Observed {
+        members: facts,
+        membership: None,
+    })
 }
 
 fn running(record: Option<Record>, data_dir: &str) -> Result<Option<Running>, Error> {
@@ -138,7 +221,10 @@ fn running(record: Option<Record>, data_dir: &str) -> Result<Option<Running>, Er
         let now = process.argv().unwrap_or_default();
         // An interpreter or a wrapper script puts itself in front of what was asked for; the flags tell.
         let same = argv.get(1..).is_some_and(|flags| now.ends_with(flags));
-        return Ok(Some(Running { process, argv: if same { argv } else { now } }));
+        return Ok(Some(Running {
+            process,
+            argv: if same { argv } else { now },
+        }));
     }
     // The record is written after the start, so a run that was killed in between leaves a process without one.
     let look = |source| Error::because("cannot list processes", source);
@@ -149,11 +235,23 @@ fn running(record: Option<Record>, data_dir: &str) -> Result<Option<Running>, Er
     }))
 }
 
-fn taken(listening: &[Listener], member: &Member, role: &'static str, port: u16) -> Result<Option<PortTaken>, Error> {
+fn taken(
+    listening: &[Listener],
+    member: &Member,
+    role: &'static str,
+    port: u16,
+) -> Result<Option<PortTaken>, Error> {
     let address = SocketAddr::new(member.listen, port);
-    let Some(listener) = listening.iter().find(|listener| listener.blocks(address)) else { return Ok(None) };
-    let owner = owner_of(listener).map_err(|source| Error::because("cannot look up who holds a port", source))?;
-    Ok(Some(PortTaken { role, port, owner: owner.to_string() }))
+    let Some(listener) = listening.iter().find(|listener| listener.blocks(address)) else {
+        return Ok(None);
+    };
+    let owner = owner_of(listener)
+        .map_err(|source| Error::because("cannot look up who holds a port", source))?;
+    Ok(Some(PortTaken {
+        role,
+        port,
+        owner: owner.to_string(),
+    }))
 }
 
 fn expected_cluster_id(sight: Sight<'_>) -> u64 {
@@ -163,7 +261,11 @@ fn expected_cluster_id(sight: Sight<'_>) -> u64 {
         .iter()
         .filter_map(|member| {
             let placement = sight.instance.members.get(&member.name)?;
-            Some(ids::member_id(&[peer_url(sight.topology, member, placement)], &sight.instance.token, None))
+            Some(ids::member_id(
+                &[peer_url(sight.topology, member, placement)],
+                &sight.instance.token,
+                None,
+            ))
         })
         .collect();
     ids::cluster_id(&members)

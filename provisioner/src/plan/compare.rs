@@ -9,22 +9,43 @@ use crate::topology::{Binary, Bootstrap, CaFiles, Member, Role, Topology};
 
 /// Refuses members that the instance does not have, and the reverse.
 pub(super) fn membership(topology: &Topology, instance: &Instance) -> Result<(), Refusal> {
-    let wanted: BTreeSet<&str> = topology.members.iter().map(|member| member.name.as_str()).collect();
+    let wanted: BTreeSet<&str> = topology
+        .members
+        .iter()
+        .map(|member| member.name.as_str())
+        .collect();
     let known: BTreeSet<&str> = instance.members.keys().map(String::as_str).collect();
     let added: Vec<&str> = wanted.difference(&known).copied().collect();
     let removed: Vec<&str> = known.difference(&wanted).copied().collect();
     if added.is_empty() && removed.is_empty() {
         return Ok(());
     }
-    let part = |verb: &str, names: &[&str]| (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")));
-    let change = [part("adds", &added), part("removes", &removed)].into_iter().flatten().collect::<Vec<_>>().join(" and ");
-    Err(Refusal::Membership { cluster: topology.name.clone(), change })
+    let part = |verb: &str, names: &[&str]| {
+        (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
+    };
+    let change = [part("adds", &added), part("removes", &removed)]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" and ");
+    Err(Refusal::Membership {
+        cluster: topology.name.clone(),
+        change,
+    })
 }
 
 /// Refuses a cluster whose own list of members is another one.
 pub(super) fn listed(topology: &Topology, listed: &[ListedMember]) -> Result<(), Refusal> {
-    let wanted: BTreeSet<&str> = topology.members.iter().map(|member| member.name.as_str()).collect();
-    let there: BTreeSet<&str> = listed.iter().map(|member| member.name.as_str()).filter(|name| !name.is_empty()).collect();
+    let wanted: BTreeSet<&str> = topology
+        .members
+        .iter()
+        .map(|member| member.name.as_str())
+        .collect();
+    let there: BTreeSet<&str> = listed
+        .iter()
+        .map(|member| member.name.as_str())
+        .filter(|name| !name.is_empty())
+        .collect();
     // A member has no name until it has started once, so that one without may be the one that is missed.
     let unnamed = listed.len() - there.len();
     let strangers: Vec<&str> = there.difference(&wanted).copied().collect();
@@ -32,17 +53,36 @@ pub(super) fn listed(topology: &Topology, listed: &[ListedMember]) -> Result<(),
     if strangers.is_empty() && missing.len() == unnamed {
         return Ok(());
     }
-    let part = |verb: &str, names: &[&str]| (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")));
-    let unnamed = (unnamed > missing.len()).then(|| format!("has {} more without a name", unnamed - missing.len()));
+    let part = |verb: &str, names: &[&str]| {
+        (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
+    };
+    let unnamed = (unnamed > missing.len())
+        .then(|| format!("has {} more without a name", unnamed - missing.len()));
     let parts = [part("has", &strangers), part("lacks", &missing), unnamed];
-    let change = parts.into_iter().flatten().collect::<Vec<_>>().join(" and ");
-    Err(Refusal::Listed { cluster: topology.name.clone(), change })
+    let change = parts
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" and ");
+    Err(Refusal::Listed {
+        cluster: topology.name.clone(),
+        change,
+    })
 }
 
 /// Refuses changes of what members agreed on at their first start.
-pub(super) fn fixed(before: &Topology, wanted: &Topology, instance: &Instance) -> Result<(), Refusal> {
+pub(super) fn fixed(
+    before: &Topology,
+    wanted: &Topology,
+    instance: &Instance,
+) -> Result<(), Refusal> {
     let refuse = |what: String, from: String, to: String| {
-        Err(Refusal::Fixed { cluster: wanted.name.clone(), what, from, to })
+        Err(Refusal::Fixed {
+            cluster: wanted.name.clone(),
+            what,
+            from,
+            to,
+        })
     };
     let (old, new) = (&before.tls, &wanted.tls);
     if old.peer != new.peer {
@@ -53,16 +93,23 @@ pub(super) fn fixed(before: &Topology, wanted: &Topology, instance: &Instance) -
     }
     if old.ca != new.ca {
         let name = |ca: &Option<CaFiles>| {
-            ca.as_ref().map_or_else(|| "its own".to_owned(), |ca| ca.cert.display().to_string())
+            ca.as_ref()
+                .map_or_else(|| "its own".to_owned(), |ca| ca.cert.display().to_string())
         };
         return refuse("the CA".to_owned(), name(&old.ca), name(&new.ca));
     }
     let Bootstrap::Static { token } = &wanted.bootstrap;
     if let Some(token) = token.as_ref().filter(|token| **token != instance.token) {
-        return refuse("the token".to_owned(), instance.token.clone(), token.clone());
+        return refuse(
+            "the token".to_owned(),
+            instance.token.clone(),
+            token.clone(),
+        );
     }
     for member in &wanted.members {
-        let Some(old) = before.members.iter().find(|old| old.name == member.name) else { continue };
+        let Some(old) = before.members.iter().find(|old| old.name == member.name) else {
+            continue;
+        };
         let of = |what: &str| format!("the {what} of member {}", member.name);
         if old.address != member.address {
             return refuse(of("address"), old.address.clone(), member.address.clone());
@@ -80,7 +127,9 @@ pub(super) fn fixed(before: &Topology, wanted: &Topology, instance: &Instance) -
 /// Refuses another peer port than the members know of each other.
 pub(super) fn peer_ports(remembered: &Instance, proposed: &Instance) -> Result<(), Refusal> {
     for (name, before) in &remembered.members {
-        let Some(after) = proposed.members.get(name) else { continue };
+        let Some(after) = proposed.members.get(name) else {
+            continue;
+        };
         if before.peer_port != after.peer_port {
             return Err(Refusal::Fixed {
                 cluster: remembered.cluster.clone(),
@@ -99,7 +148,11 @@ pub fn arguments(running: &[String], wanted: &[String]) -> Vec<String> {
     let mut why = Vec::new();
     let program = |argv: &[String]| argv.first().cloned().unwrap_or_default();
     if program(running) != program(wanted) {
-        why.push(format!("binary {} -> {}", program(running), program(wanted)));
+        why.push(format!(
+            "binary {} -> {}",
+            program(running),
+            program(wanted)
+        ));
     }
     let (old, new) = (flags(running), flags(wanted));
     for (name, value) in &new {
@@ -109,7 +162,11 @@ pub fn arguments(running: &[String], wanted: &[String]) -> Vec<String> {
             Some(_) => {}
         }
     }
-    why.extend(old.iter().filter(|(name, _)| !new.contains_key(*name)).map(|(name, value)| format!("{name} {value} -> default")));
+    why.extend(
+        old.iter()
+            .filter(|(name, _)| !new.contains_key(*name))
+            .map(|(name, value)| format!("{name} {value} -> default")),
+    );
     if why.is_empty() && running != wanted {
         why.push("order of arguments".to_owned());
     }
@@ -118,7 +175,10 @@ pub fn arguments(running: &[String], wanted: &[String]) -> Vec<String> {
 
 // Rendered arguments are `--name=value` or a bare `--name`.
 fn flags(argv: &[String]) -> BTreeMap<&str, &str> {
-    argv.iter().skip(1).map(|arg| arg.split_once('=').unwrap_or((arg, "true"))).collect()
+    argv.iter()
+        .skip(1)
+        .map(|arg| arg.split_once('=').unwrap_or((arg, "true")))
+        .collect()
 }
 
 fn word(value: impl std::fmt::Debug) -> String {

@@ -35,29 +35,51 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
             .topology
             .members
             .iter()
-            .filter(|member| observed.members.get(&member.name).is_some_and(|facts| keep(&member.name, facts)))
+            .filter(|member| {
+                observed
+                    .members
+                    .get(&member.name)
+                    .is_some_and(|facts| keep(&member.name, facts))
+            })
             .map(|member| member.name.clone())
             .collect()
     };
     let mut draft = Draft::new(wanted.topology, observed);
 
     if wanted.remembered != Some(wanted.instance) {
-        let mut ports: Vec<u16> =
-            wanted.instance.members.values().flat_map(|at| [at.client_port, at.peer_port]).collect();
+        let mut ports: Vec<u16> = wanted
+            .instance
+            .members
+            .values()
+            .flat_map(|at| [at.client_port, at.peer_port])
+            .collect();
         ports.sort_unstable();
-        draft.quiet(Step::Remember { ports, new_token: wanted.remembered.is_none() });
+        draft.quiet(Step::Remember {
+            ports,
+            new_token: wanted.remembered.is_none(),
+        });
     }
     if !wanted.certificates.is_empty() {
-        draft.quiet(Step::WriteCertificates { changes: wanted.certificates.to_vec() });
+        draft.quiet(Step::WriteCertificates {
+            changes: wanted.certificates.to_vec(),
+        });
     }
 
     let stopped = names(&|_, facts| facts.process.is_none());
     if !stopped.is_empty() {
-        let first_boot = observed.members.values().all(|facts| facts.process.is_none() && facts.data == DataDir::Empty);
+        let first_boot = observed
+            .members
+            .values()
+            .all(|facts| facts.process.is_none() && facts.data == DataDir::Empty);
         draft.start(stopped, first_boot);
     }
     let differs = |name: &str, facts: &MemberFacts| {
-        facts.process.as_ref().is_some_and(|running| wanted.argv.get(name).is_some_and(|argv| *argv != running.argv))
+        facts.process.as_ref().is_some_and(|running| {
+            wanted
+                .argv
+                .get(name)
+                .is_some_and(|argv| *argv != running.argv)
+        })
     };
     // A member that is about to be restarted is waited for then; its old arguments may be why it is not ready.
     let waiting = names(&|name, facts| !facts.is_ready() && !differs(name, facts));
@@ -69,9 +91,15 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         if observed.leads(&name)
             && let Some(to) = successor(wanted.topology, &name, &draft)
         {
-            draft.step(Step::MoveLeader { from: name.clone(), to });
+            draft.step(Step::MoveLeader {
+                from: name.clone(),
+                to,
+            });
         }
-        let running = observed.members.get(&name).and_then(|facts| facts.process.as_ref());
+        let running = observed
+            .members
+            .get(&name)
+            .and_then(|facts| facts.process.as_ref());
         let why = match (running, wanted.argv.get(&name)) {
             (Some(running), Some(argv)) => compare::arguments(&running.argv, argv),
             _ => Vec::new(),
@@ -87,8 +115,13 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
 /// those it asks are about to go.
 #[must_use]
 pub fn down(topology: &Topology, observed: &Observed) -> Plan {
-    let running = observed.members.iter().filter(|(_, facts)| facts.process.is_some()).map(|(name, _)| name.clone());
-    let (leader, followers): (Vec<String>, Vec<String>) = running.partition(|name| observed.leads(name));
+    let running = observed
+        .members
+        .iter()
+        .filter(|(_, facts)| facts.process.is_some())
+        .map(|(name, _)| name.clone());
+    let (leader, followers): (Vec<String>, Vec<String>) =
+        running.partition(|name| observed.leads(name));
     let mut draft = Draft::new(topology, observed);
     for members in [followers, leader] {
         if !members.is_empty() {
@@ -110,16 +143,31 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
         }
     }
     let path = |name: &str| {
-        wanted.instance.members.get(name).map(|at| at.data_dir.display().to_string()).unwrap_or_default()
+        wanted
+            .instance
+            .members
+            .get(name)
+            .map(|at| at.data_dir.display().to_string())
+            .unwrap_or_default()
     };
-    let anybody_has_data = observed.members.values().any(|facts| facts.data == DataDir::Ours);
+    let anybody_has_data = observed
+        .members
+        .values()
+        .any(|facts| facts.data == DataDir::Ours);
     for (name, facts) in &observed.members {
         match &facts.data {
             DataDir::Foreign { why } => {
-                return Err(Refusal::ForeignData { member: name.clone(), path: path(name), why: why.clone() });
+                return Err(Refusal::ForeignData {
+                    member: name.clone(),
+                    path: path(name),
+                    why: why.clone(),
+                });
             }
             DataDir::Empty if facts.had_data && anybody_has_data && facts.process.is_none() => {
-                return Err(Refusal::LostData { member: name.clone(), path: path(name) });
+                return Err(Refusal::LostData {
+                    member: name.clone(),
+                    path: path(name),
+                });
             }
             DataDir::Empty | DataDir::Ours => {}
         }
@@ -140,9 +188,17 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
 // Those that are not ready first: restarting them costs nothing. The leader last: its restart costs an election, and a cluster
 // whose followers did not survive the change still has it.
 fn restart_order(topology: &Topology, observed: &Observed, mut names: Vec<String>) -> Vec<String> {
-    let position = |name: &str| topology.members.iter().position(|member| member.name == name);
+    let position = |name: &str| {
+        topology
+            .members
+            .iter()
+            .position(|member| member.name == name)
+    };
     names.sort_by_key(|name| {
-        let ready = observed.members.get(name).is_some_and(MemberFacts::is_ready);
+        let ready = observed
+            .members
+            .get(name)
+            .is_some_and(MemberFacts::is_ready);
         (observed.leads(name), ready, position(name))
     });
     names
@@ -153,7 +209,9 @@ fn successor(topology: &Topology, leader: &str, draft: &Draft<'_>) -> Option<Str
     topology
         .members
         .iter()
-        .find(|member| member.name != leader && member.role == Role::Voter && draft.up.contains(&member.name))
+        .find(|member| {
+            member.name != leader && member.role == Role::Voter && draft.up.contains(&member.name)
+        })
         .map(|member| member.name.clone())
 }
 
@@ -166,22 +224,42 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(topology: &'a Topology, observed: &Observed) -> Self {
-        let up = observed.members.iter().filter(|(_, facts)| facts.is_ready()).map(|(name, _)| name.clone()).collect();
-        Self { topology, up, steps: Vec::new() }
+        let up = observed
+            .members
+            .iter()
+            .filter(|(_, facts)| facts.is_ready())
+            .map(|(name, _)| name.clone())
+            .collect();
+        Self {
+            topology,
+            up,
+            steps: Vec::new(),
+        }
     }
 
     fn quiet(&mut self, step: Step) {
-        self.steps.push(Planned { step, ledger: None, loses_quorum: false });
+        self.steps.push(Planned {
+            step,
+            ledger: None,
+            loses_quorum: false,
+        });
     }
 
     fn step(&mut self, step: Step) {
         let ledger = self.ledger(&self.up);
-        self.steps.push(Planned { step, ledger: Some(ledger), loses_quorum: false });
+        self.steps.push(Planned {
+            step,
+            ledger: Some(ledger),
+            loses_quorum: false,
+        });
     }
 
     fn start(&mut self, members: Vec<String>, first_boot: bool) {
         // They count once they are ready, which is the next step.
-        self.step(Step::Start { members, first_boot });
+        self.step(Step::Start {
+            members,
+            first_boot,
+        });
     }
 
     fn wait(&mut self, members: Vec<String>) {
@@ -190,13 +268,22 @@ impl<'a> Draft<'a> {
     }
 
     fn restart(&mut self, member: String, why: Vec<String>) {
-        let low: Vec<String> = self.up.iter().filter(|name| **name != member).cloned().collect();
+        let low: Vec<String> = self
+            .up
+            .iter()
+            .filter(|name| **name != member)
+            .cloned()
+            .collect();
         let (before, ledger) = (self.ledger(&self.up), self.ledger(&low));
         let loses_quorum = ledger.up < before.up && ledger.margin < 0;
         if !self.up.contains(&member) {
             self.up.push(member.clone());
         }
-        self.steps.push(Planned { step: Step::Restart { member, why }, ledger: Some(ledger), loses_quorum });
+        self.steps.push(Planned {
+            step: Step::Restart { member, why },
+            ledger: Some(ledger),
+            loses_quorum,
+        });
     }
 
     // Stopping everything is what `down` is asked for, so it is shown and not refused.
@@ -206,7 +293,11 @@ impl<'a> Draft<'a> {
     }
 
     fn ledger(&self, up: &[String]) -> Ledger {
-        let voters = self.topology.members.iter().filter(|member| member.role == Role::Voter);
+        let voters = self
+            .topology
+            .members
+            .iter()
+            .filter(|member| member.role == Role::Voter);
         let (mut all, mut alive) = (0, 0);
         for voter in voters {
             all += 1;
@@ -216,7 +307,10 @@ impl<'a> Draft<'a> {
     }
 
     fn into_plan(self) -> Plan {
-        Plan { cluster: self.topology.name.clone(), steps: self.steps }
+        Plan {
+            cluster: self.topology.name.clone(),
+            steps: self.steps,
+        }
     }
 }
 
@@ -235,14 +329,19 @@ mod tests {
     }
 
     fn refused(world: &World) -> String {
-        up(&world.wanted(), &world.observed).unwrap_err().to_string()
+        up(&world.wanted(), &world.observed)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn first_boot_starts_all_at_once() {
         let mut world = World::nothing(3);
         world.certificates = ["ca", "operator", "infra0 peer"]
-            .map(|what| CertChange { certificate: what.to_owned(), reason: "missing".to_owned() })
+            .map(|what| CertChange {
+                certificate: what.to_owned(),
+                reason: "missing".to_owned(),
+            })
             .to_vec();
         assert_snapshot!(shown(&world), @r"
         cluster demo: 4 steps
@@ -258,7 +357,10 @@ mod tests {
 
     #[test]
     fn what_is_as_wanted_needs_nothing() {
-        assert_eq!(shown(&World::running(3, 1)), "no change: cluster demo is as its topology says\n");
+        assert_eq!(
+            shown(&World::running(3, 1)),
+            "no change: cluster demo is as its topology says\n"
+        );
     }
 
     #[test]
@@ -294,7 +396,11 @@ mod tests {
         world.want_flag("--snapshot-count=5");
         world.kill(0);
         let plan = up(&world.wanted(), &world.observed).unwrap();
-        let kinds: Vec<String> = plan.steps.iter().map(|planned| planned.step.to_string()).collect();
+        let kinds: Vec<String> = plan
+            .steps
+            .iter()
+            .map(|planned| planned.step.to_string())
+            .collect();
         assert_eq!(
             kinds,
             [
@@ -318,14 +424,20 @@ mod tests {
             refusal.to_string(),
             r#"step "restart infra0" leaves the cluster without quorum (voters 1, need 1, up 0, margin -1)"#
         );
-        assert!(plan.steps.iter().all(|planned| !matches!(planned.step, Step::MoveLeader { .. })));
+        assert!(
+            plan.steps
+                .iter()
+                .all(|planned| !matches!(planned.step, Step::MoveLeader { .. }))
+        );
     }
 
     #[test]
     fn a_member_that_is_not_ready_restarts_first() {
         let mut world = World::running(3, 0);
         world.want_flag("--snapshot-count=5");
-        world.facts(2).health = Health::Silent { why: "connection refused".to_owned() };
+        world.facts(2).health = Health::Silent {
+            why: "connection refused".to_owned(),
+        };
         let plan = up(&world.wanted(), &world.observed).unwrap();
         assert_eq!(plan.steps[0].step.to_string(), "restart infra2");
         assert_eq!(plan.steps[0].ledger.unwrap().up, 2, "it was not up before");
@@ -334,17 +446,27 @@ mod tests {
     #[test]
     fn a_silent_member_that_runs_as_wanted_is_waited_for() {
         let mut world = World::running(3, 0);
-        world.facts(1).health = Health::Silent { why: "timed out".to_owned() };
+        world.facts(1).health = Health::Silent {
+            why: "timed out".to_owned(),
+        };
         let plan = up(&world.wanted(), &world.observed).unwrap();
         assert_eq!(plan.steps.len(), 1);
-        assert_eq!(plan.steps[0].step, Step::WaitReady { members: vec![name(1)] });
+        assert_eq!(
+            plan.steps[0].step,
+            Step::WaitReady {
+                members: vec![name(1)]
+            }
+        );
     }
 
     #[test]
     fn membership_changes_are_refused() {
         let mut world = World::running(3, 0);
         world.topology.members[2].name = "infra7".to_owned();
-        assert_eq!(refused(&world), "the topology changes the membership of cluster demo: adds infra7 and removes infra2");
+        assert_eq!(
+            refused(&world),
+            "the topology changes the membership of cluster demo: adds infra7 and removes infra2"
+        );
     }
 
     #[test]
@@ -375,7 +497,10 @@ mod tests {
     fn what_members_agreed_on_cannot_change() {
         let mut world = World::running(3, 0);
         world.topology.tls.peer = PeerTls::Off;
-        assert_eq!(refused(&world), "peer TLS of cluster demo cannot change from mutual to off while it has data");
+        assert_eq!(
+            refused(&world),
+            "peer TLS of cluster demo cannot change from mutual to off while it has data"
+        );
 
         let mut world = World::running(3, 0);
         world.topology.members[1].address = "10.0.0.1".to_owned();
@@ -393,7 +518,9 @@ mod tests {
     #[test]
     fn foreign_lost_and_contested_places_are_refused() {
         let mut world = World::nothing(3);
-        world.facts(1).data = DataDir::Foreign { why: "it belongs to cluster prod".to_owned() };
+        world.facts(1).data = DataDir::Foreign {
+            why: "it belongs to cluster prod".to_owned(),
+        };
         assert_eq!(
             refused(&world),
             "the data directory /s/clusters/demo/members/infra1/data of member infra1 is not of this cluster: it belongs to cluster prod"
@@ -405,9 +532,16 @@ mod tests {
         assert!(refused(&world).contains("infra2 is gone"));
 
         let mut world = World::nothing(3);
-        let taken = PortTaken { role: "peer", port: 23_793, owner: "pid 7 (nc -l)".to_owned() };
+        let taken = PortTaken {
+            role: "peer",
+            port: 23_793,
+            owner: "pid 7 (nc -l)".to_owned(),
+        };
         world.facts(1).ports_taken.push(taken);
-        assert_eq!(refused(&world), "port 23793, the peer port of member infra1, is held by pid 7 (nc -l)");
+        assert_eq!(
+            refused(&world),
+            "port 23793, the peer port of member infra1, is held by pid 7 (nc -l)"
+        );
     }
 
     #[test]
@@ -415,7 +549,11 @@ mod tests {
         let mut world = World::running(3, 0);
         world.kill(1);
         let plan = down(&world.topology, &world.observed);
-        let steps: Vec<String> = plan.steps.iter().map(|planned| planned.step.to_string()).collect();
+        let steps: Vec<String> = plan
+            .steps
+            .iter()
+            .map(|planned| planned.step.to_string())
+            .collect();
         assert_eq!(steps, ["stop infra2", "stop infra0"], "the leader last");
         assert_eq!(plan.steps[1].ledger.unwrap().up, 0);
         assert!(down(&World::nothing(3).topology, &World::nothing(3).observed).is_empty());
@@ -423,7 +561,9 @@ mod tests {
 
     /// Does in memory what `apply` does for real.
     fn carry_out(world: &mut World, plan: &Plan) {
-        let leader = (0..world.topology.members.len()).find(|index| world.observed.leads(&name(*index))).unwrap_or(0);
+        let leader = (0..world.topology.members.len())
+            .find(|index| world.observed.leads(&name(*index)))
+            .unwrap_or(0);
         for planned in &plan.steps {
             match &planned.step {
                 Step::Remember { .. } => {
@@ -431,8 +571,12 @@ mod tests {
                     world.applied = Some(world.topology.clone());
                 }
                 Step::WriteCertificates { .. } => world.certificates.clear(),
-                Step::Start { members, .. } | Step::WaitReady { members } | Step::Stop { members } => {
-                    members.iter().for_each(|member| revive(world, member, leader));
+                Step::Start { members, .. }
+                | Step::WaitReady { members }
+                | Step::Stop { members } => {
+                    members
+                        .iter()
+                        .for_each(|member| revive(world, member, leader));
                 }
                 Step::Restart { member, .. } => revive(world, member, leader),
                 Step::MoveLeader { .. } => {}

@@ -16,10 +16,20 @@ impl fmt::Display for Step {
                 write!(f, "remember ports {}{token}", ranges(ports))
             }
             Self::WriteCertificates { changes } => {
-                write!(f, "write {} certificate{}", changes.len(), if changes.len() == 1 { "" } else { "s" })
+                write!(
+                    f,
+                    "write {} certificate{}",
+                    changes.len(),
+                    if changes.len() == 1 { "" } else { "s" }
+                )
             }
             Self::Start { members, .. } => write!(f, "start {}", members.join(", ")),
-            Self::WaitReady { members } => write!(f, "wait until {} answer{} a linearizable read", members.join(", "), if members.len() == 1 { "s" } else { "" }),
+            Self::WaitReady { members } => write!(
+                f,
+                "wait until {} answer{} a linearizable read",
+                members.join(", "),
+                if members.len() == 1 { "s" } else { "" }
+            ),
             Self::MoveLeader { from, to } => write!(f, "move leadership from {from} to {to}"),
             Self::Restart { member, .. } => write!(f, "restart {member}"),
             Self::Stop { members } => write!(f, "stop {}", members.join(", ")),
@@ -31,8 +41,11 @@ impl Step {
     fn details(&self) -> Vec<String> {
         match self {
             Self::WriteCertificates { changes } => {
-                let mut lines: Vec<String> =
-                    changes.iter().take(MOST_DETAILS).map(|change| format!("{}: {}", change.certificate, change.reason)).collect();
+                let mut lines: Vec<String> = changes
+                    .iter()
+                    .take(MOST_DETAILS)
+                    .map(|change| format!("{}: {}", change.certificate, change.reason))
+                    .collect();
                 if changes.len() > MOST_DETAILS {
                     lines.push(format!("and {} more", changes.len() - MOST_DETAILS));
                 }
@@ -47,17 +60,43 @@ impl Step {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
-            return writeln!(f, "no change: cluster {} is as its topology says", self.cluster);
+            return writeln!(
+                f,
+                "no change: cluster {} is as its topology says",
+                self.cluster
+            );
         }
         let count = self.steps.len();
-        writeln!(f, "cluster {}: {count} step{}", self.cluster, if count == 1 { "" } else { "s" })?;
-        let width = self.steps.iter().map(|planned| planned.step.to_string().len()).max().unwrap_or_default();
-        for (index, Planned { step, ledger, loses_quorum }) in self.steps.iter().enumerate() {
+        writeln!(
+            f,
+            "cluster {}: {count} step{}",
+            self.cluster,
+            if count == 1 { "" } else { "s" }
+        )?;
+        let width = self
+            .steps
+            .iter()
+            .map(|planned| planned.step.to_string().len())
+            .max()
+            .unwrap_or_default();
+        for (
+            index,
+            Planned {
+                step,
+                ledger,
+                loses_quorum,
+            },
+        ) in self.steps.iter().enumerate()
+        {
             let number = index + 1;
             match ledger {
                 Some(ledger) => {
                     let mark = if *loses_quorum { "  LOSES QUORUM" } else { "" };
-                    writeln!(f, "{number:>3}. {:<width$}   {ledger}{mark}", step.to_string())?;
+                    writeln!(
+                        f,
+                        "{number:>3}. {:<width$}   {ledger}{mark}",
+                        step.to_string()
+                    )?;
                 }
                 None => writeln!(f, "{number:>3}. {step}")?,
             }
@@ -84,7 +123,13 @@ fn ranges(ports: &[u16]) -> String {
             _ => parts.push((port, port)),
         }
     }
-    let text = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let text = |(first, last): &(u16, u16)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
     parts.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 

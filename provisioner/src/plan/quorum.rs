@@ -22,13 +22,22 @@ impl Ledger {
     #[must_use]
     pub fn new(voters: usize, up: usize) -> Self {
         let need = voters / 2 + 1;
-        Self { voters, need, up, margin: up.cast_signed() - need.cast_signed() }
+        Self {
+            voters,
+            need,
+            up,
+            margin: up.cast_signed() - need.cast_signed(),
+        }
     }
 }
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "voters {}, need {}, up {}, margin {:+}", self.voters, self.need, self.up, self.margin)
+        write!(
+            f,
+            "voters {}, need {}, up {}, margin {:+}",
+            self.voters, self.need, self.up, self.margin
+        )
     }
 }
 
@@ -41,6 +50,9 @@ mod tests {
         let needs: Vec<usize> = (1..=7).map(|voters| Ledger::new(voters, 0).need).collect();
         assert_eq!(needs, [1, 2, 2, 3, 3, 4, 4]);
         assert_eq!(Ledger::new(3, 1).margin, -1);
-        assert_eq!(Ledger::new(3, 3).to_string(), "voters 3, need 2, up 3, margin +1");
+        assert_eq!(
+            Ledger::new(3, 3).to_string(),
+            "voters 3, need 2, up 3, margin +1"
+        );
     }
 }

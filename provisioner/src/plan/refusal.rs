@@ -45,7 +45,9 @@ pub enum Refusal {
         why: String,
     },
     /// A data directory is gone although the cluster has been up.
-    #[error("the data directory {path} of member {member} is gone, and the other members have data")]
+    #[error(
+        "the data directory {path} of member {member} is gone, and the other members have data"
+    )]
     LostData {
         /// The member.
         member: String,
@@ -80,7 +82,10 @@ impl Refusal {
     pub fn margin(planned: &Planned) -> Self {
         Self::Margin {
             step: planned.step.to_string(),
-            ledger: planned.ledger.map(|ledger| ledger.to_string()).unwrap_or_default(),
+            ledger: planned
+                .ledger
+                .map(|ledger| ledger.to_string())
+                .unwrap_or_default(),
         }
     }
 

@@ -59,11 +59,27 @@ impl World {
         let mut argv = BTreeMap::new();
         let mut observed = Observed::default();
         for (member, port) in topology.members.iter().zip((23_790..).step_by(2)) {
-            instance.members.insert(member.name.clone(), Placement::new(dir, &member.name, port, port + 1));
-            argv.insert(member.name.clone(), vec!["/bin/member".to_owned(), format!("--name={}", member.name)]);
-            observed.members.insert(member.name.clone(), stopped(DataDir::Empty));
+            instance.members.insert(
+                member.name.clone(),
+                Placement::new(dir, &member.name, port, port + 1),
+            );
+            argv.insert(
+                member.name.clone(),
+                vec!["/bin/member".to_owned(), format!("--name={}", member.name)],
+            );
+            observed
+                .members
+                .insert(member.name.clone(), stopped(DataDir::Empty));
         }
-        Self { topology, applied: None, remembered: None, instance, argv, certificates: Vec::new(), observed }
+        Self {
+            topology,
+            applied: None,
+            remembered: None,
+            instance,
+            argv,
+            certificates: Vec::new(),
+            observed,
+        }
     }
 
     /// Everything runs as wanted; `leader` leads.
@@ -72,13 +88,18 @@ impl World {
         world.applied = Some(world.topology.clone());
         world.remembered = Some(world.instance.clone());
         for index in 0..members {
-            world.observed.members.insert(name(index), running(index, leader, &world.argv[&name(index)]));
+            world.observed.members.insert(
+                name(index),
+                running(index, leader, &world.argv[&name(index)]),
+            );
         }
         world
     }
 
     pub(crate) fn kill(&mut self, index: usize) {
-        self.observed.members.insert(name(index), stopped(DataDir::Ours));
+        self.observed
+            .members
+            .insert(name(index), stopped(DataDir::Ours));
     }
 
     pub(crate) fn facts(&mut self, index: usize) -> &mut MemberFacts {
@@ -109,7 +130,13 @@ pub(crate) fn name(index: usize) -> String {
 
 fn stopped(data: DataDir) -> MemberFacts {
     let had_data = data == DataDir::Ours;
-    MemberFacts { process: None, data, had_data, ports_taken: Vec::new(), health: Health::Stopped }
+    MemberFacts {
+        process: None,
+        data,
+        had_data,
+        ports_taken: Vec::new(),
+        health: Health::Stopped,
+    }
 }
 
 fn running(index: usize, leader: usize, argv: &[String]) -> MemberFacts {
@@ -127,9 +154,16 @@ fn running(index: usize, leader: usize, argv: &[String]) -> MemberFacts {
         errors: Vec::new(),
         not_ready: None,
     };
-    let process = Process { pid: 1000, start_ticks: 1, boot_id: "boot".to_owned() };
+    let process = Process {
+        pid: 1000,
+        start_ticks: 1,
+        boot_id: "boot".to_owned(),
+    };
     MemberFacts {
-        process: Some(Running { process, argv: argv.to_vec() }),
+        process: Some(Running {
+            process,
+            argv: argv.to_vec(),
+        }),
         data: DataDir::Ours,
         had_data: true,
         ports_taken: Vec::new(),

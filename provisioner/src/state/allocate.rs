@@ -23,7 +23,12 @@ pub struct Proposal {
 /// Completes what is remembered with what the topology asks for. Only looks; the plan's first step remembers it.
 ///
 /// A remembered instance keeps its token, its paths and its allocated ports. Fixed ports of the topology win.
-pub fn propose(topology: &Topology, found: &Found, dir: &ClusterDir, state_root: &Path) -> Result<Proposal, StateError> {
+pub fn propose(
+    topology: &Topology,
+    found: &Found,
+    dir: &ClusterDir,
+    state_root: &Path,
+) -> Result<Proposal, StateError> {
     match found {
         Found::Instance(remembered) => {
             let mut instance = remembered.clone();
@@ -33,34 +38,64 @@ pub fn propose(topology: &Topology, found: &Found, dir: &ClusterDir, state_root:
                     placement.peer_port = member.peer_port.unwrap_or(placement.peer_port);
                 }
             }
-            Ok(Proposal { is_new: instance != *remembered, instance })
+            Ok(Proposal {
+                is_new: instance != *remembered,
+                instance,
+            })
         }
         Found::Nothing => {
             let ports = ports(topology, dir, state_root)?;
             let mut instance = Instance::new(&topology.name, token(topology), dir.path());
             for (member, (client, peer)) in topology.members.iter().zip(ports) {
-                instance.members.insert(member.name.clone(), Placement::new(dir.path(), &member.name, client, peer));
+                instance.members.insert(
+                    member.name.clone(),
+                    Placement::new(dir.path(), &member.name, client, peer),
+                );
             }
-            Ok(Proposal { instance, is_new: true })
+            Ok(Proposal {
+                instance,
+                is_new: true,
+            })
         }
     }
 }
 
 // Client and peer port of each member, side by side as 2379 and 2380 are. A fixed port leaves its place in the block unused,
 // so that fixing or freeing one member's port moves no other's.
-fn ports(topology: &Topology, dir: &ClusterDir, state_root: &Path) -> Result<Vec<(u16, u16)>, StateError> {
+fn ports(
+    topology: &Topology,
+    dir: &ClusterDir,
+    state_root: &Path,
+) -> Result<Vec<(u16, u16)>, StateError> {
     let members = &topology.members;
-    if members.iter().all(|member| member.client_port.is_some() && member.peer_port.is_some()) {
-        return Ok(members.iter().filter_map(|member| member.client_port.zip(member.peer_port)).collect());
+    if members
+        .iter()
+        .all(|member| member.client_port.is_some() && member.peer_port.is_some())
+    {
+        return Ok(members
+            .iter()
+            .filter_map(|member| member.client_port.zip(member.peer_port))
+            .collect());
     }
     let len = u16::try_from(members.len() * 2).unwrap_or(u16::MAX);
     let mut avoid = remembered_blocks(state_root)?;
-    avoid.extend(members.iter().flat_map(|member| [member.client_port, member.peer_port]).flatten().map(|port| port..port + 1));
+    avoid.extend(
+        members
+            .iter()
+            .flat_map(|member| [member.client_port, member.peer_port])
+            .flatten()
+            .map(|port| port..port + 1),
+    );
     let base = free_block(len, seed(dir.path()), &avoid)?;
     Ok(members
         .iter()
         .zip((base..).step_by(2))
-        .map(|(member, port)| (member.client_port.unwrap_or(port), member.peer_port.unwrap_or(port + 1)))
+        .map(|(member, port)| {
+            (
+                member.client_port.unwrap_or(port),
+                member.peer_port.unwrap_or(port + 1),
+            )
+        })
         .collect())
 }
 
@@ -69,8 +104,16 @@ fn remembered_blocks(state_root: &Path) -> Result<Vec<Range<u16>>, StateError> {
     let mut blocks = Vec::new();
     for name in list(state_root)? {
         // Another cluster's damaged state is not this cluster's problem.
-        let Ok(Found::Instance(instance)) = ClusterDir::new(state_root, &name).load() else { continue };
-        blocks.extend(instance.members.values().flat_map(|at| [at.client_port, at.peer_port]).map(|port| port..port.saturating_add(1)));
+        let Ok(Found::Instance(instance)) = ClusterDir::new(state_root, &name).load() else {
+            continue;
+        };
+        blocks.extend(
+            instance
+                .members
+                .values()
+                .flat_map(|at| [at.client_port, at.peer_port])
+                .map(|port| port..port.saturating_add(1)),
+        );
     }
     Ok(blocks)
 }
@@ -78,7 +121,12 @@ fn remembered_blocks(state_root: &Path) -> Result<Vec<Range<u16>>, StateError> {
 // Different places start their search at different ports, so that clusters made at the same moment rarely meet.
 fn seed(path: &Path) -> u64 {
     // FNV-1a: stable across runs and releases, unlike the standard library's hashers.
-    path.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 fn token(topology: &Topology) -> String {
@@ -104,8 +152,16 @@ mod tests {
         let second = propose(&topology, &Found::Nothing, &dir, root.path()).unwrap();
         assert!(first.is_new);
         assert_ne!(first.instance.token, second.instance.token);
-        let ports: Vec<u16> = first.instance.members.values().flat_map(|at| [at.client_port, at.peer_port]).collect();
-        assert!(ports.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ports:?}");
+        let ports: Vec<u16> = first
+            .instance
+            .members
+            .values()
+            .flat_map(|at| [at.client_port, at.peer_port])
+            .collect();
+        assert!(
+            ports.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+            "{ports:?}"
+        );
         assert!(!dir.path().exists(), "proposing only looks");
     }
 
@@ -114,31 +170,59 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = ClusterDir::new(root.path(), "demo");
         let mut topology = topology(3);
-        let first = propose(&topology, &Found::Nothing, &dir, root.path()).unwrap().instance;
+        let first = propose(&topology, &Found::Nothing, &dir, root.path())
+            .unwrap()
+            .instance;
         let found = Found::Instance(first.clone());
         let again = propose(&topology, &found, &dir, root.path()).unwrap();
-        assert_eq!(again, Proposal { instance: first.clone(), is_new: false });
+        assert_eq!(
+            again,
+            Proposal {
+                instance: first.clone(),
+                is_new: false
+            }
+        );
 
         topology.members[1].client_port = Some(9_999);
         let moved = propose(&topology, &found, &dir, root.path()).unwrap();
         assert!(moved.is_new);
         assert_eq!(moved.instance.members["infra1"].client_port, 9_999);
-        assert_eq!(moved.instance.members["infra1"].peer_port, first.members["infra1"].peer_port);
+        assert_eq!(
+            moved.instance.members["infra1"].peer_port,
+            first.members["infra1"].peer_port
+        );
     }
 
     #[test]
     fn ports_of_a_stopped_cluster_are_not_given_away() {
         let root = tempfile::tempdir().unwrap();
         let one = ClusterDir::new(root.path(), "one");
-        let first = propose(&topology(3), &Found::Nothing, &one, root.path()).unwrap().instance;
+        let first = propose(&topology(3), &Found::Nothing, &one, root.path())
+            .unwrap()
+            .instance;
         let _lock = one.lock("up", false).unwrap();
-        let first = Instance { cluster: "one".to_owned(), ..first };
+        let first = Instance {
+            cluster: "one".to_owned(),
+            ..first
+        };
         one.save(&first).unwrap();
         assert!(remembered_blocks(root.path()).unwrap().len() == 6);
         let mut same_place = topology(3);
         same_place.name = "one".to_owned();
-        let second = propose(&same_place, &Found::Nothing, &one, root.path()).unwrap().instance;
-        let ports = |instance: &Instance| instance.members.values().map(|at| at.client_port).collect::<Vec<_>>();
-        assert!(ports(&first).iter().all(|port| !ports(&second).contains(port)));
+        let second = propose(&same_place, &Found::Nothing, &one, root.path())
+            .unwrap()
+            .instance;
+        let ports = |instance: &Instance| {
+            instance
+                .members
+                .values()
+                .map(|at| at.client_port)
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            ports(&first)
+                .iter()
+                .all(|port| !ports(&second).contains(port))
+        );
     }
 }

@@ -56,7 +56,10 @@ impl ClusterDir {
     /// The directory of cluster `name` under the state root; touches nothing.
     #[must_use]
     pub fn new(state_root: &Path, name: &str) -> Self {
-        Self { name: name.to_owned(), path: clusters(state_root).join(name) }
+        Self {
+            name: name.to_owned(),
+            path: clusters(state_root).join(name),
+        }
     }
 
     /// The cluster's name.
@@ -82,11 +85,19 @@ impl ClusterDir {
         struct Versioned {
             version: u32,
         }
-        let Some(Versioned { version }) = read_json(&path)? else { return Ok(Found::Nothing) };
+        let Some(Versioned { version }) = read_json(&path)? else {
+            return Ok(Found::Nothing);
+        };
         if version != instance::VERSION {
-            return Err(StateError::Newer { path, found: version, known: instance::VERSION });
+            return Err(StateError::Newer {
+                path,
+                found: version,
+                known: instance::VERSION,
+            });
         }
-        let Some(instance) = read_json::<Instance>(&path)? else { return Ok(Found::Nothing) };
+        let Some(instance) = read_json::<Instance>(&path)? else {
+            return Ok(Found::Nothing);
+        };
         if instance.cluster != self.name {
             return Err(self.foreign(format!("its instance is of cluster {}", instance.cluster)));
         }
@@ -97,11 +108,15 @@ impl ClusterDir {
     pub fn lock(&self, verb: &str, force: bool) -> Result<Lock, StateError> {
         if !self.check()? {
             create_private_dir(&self.path)?;
-            let marker = Marker { kind: MARKER_KIND.to_owned(), cluster: self.name.clone() };
+            let marker = Marker {
+                kind: MARKER_KIND.to_owned(),
+                cluster: self.name.clone(),
+            };
             replace_json(&self.marker_file(), &marker, Durability::Volatile)?;
         }
         // Modes may have been loosened by hand or by a copy; keys live below.
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700)).map_err(StateError::io("protect", &self.path))?;
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
+            .map_err(StateError::io("protect", &self.path))?;
         Lock::acquire(&self.lock_file(), &self.name, verb, force)
     }
 
@@ -157,8 +172,17 @@ impl ClusterDir {
     }
 
     /// Remembers a member's process.
-    pub fn save_record(&self, member: &str, process: &Process, argv: &[String]) -> Result<(), StateError> {
-        let record = Record { process: process.clone(), argv: argv.to_vec(), started_at: now_text() };
+    pub fn save_record(
+        &self,
+        member: &str,
+        process: &Process,
+        argv: &[String],
+    ) -> Result<(), StateError> {
+        let record = Record {
+            process: process.clone(),
+            argv: argv.to_vec(),
+            started_at: now_text(),
+        };
         replace_json(&self.record_file(member), &record, Durability::Volatile)
     }
 
@@ -169,7 +193,11 @@ impl ClusterDir {
 
     /// Removes the directory again when nothing came to be remembered in it. The caller holds the lock.
     pub fn discard_if_unused(&self) -> Result<(), StateError> {
-        if self.instance_file().exists() { Ok(()) } else { self.purge() }
+        if self.instance_file().exists() {
+            Ok(())
+        } else {
+            self.purge()
+        }
     }
 
     /// Deletes everything. The caller holds the lock and has stopped the members.
@@ -197,7 +225,11 @@ impl ClusterDir {
     }
 
     fn foreign(&self, why: impl Into<String>) -> StateError {
-        StateError::Foreign { path: self.path.clone(), name: self.name.clone(), why: why.into() }
+        StateError::Foreign {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            why: why.into(),
+        }
     }
 
     // Whether the directory is this cluster's and this user's; `false`: there is nothing.
@@ -212,10 +244,15 @@ impl ClusterDir {
         }
         let me = rustix::process::geteuid().as_raw();
         if meta.uid() != me {
-            return Err(self.foreign(format!("it belongs to uid {}, and this is uid {me}", meta.uid())));
+            return Err(self.foreign(format!(
+                "it belongs to uid {}, and this is uid {me}",
+                meta.uid()
+            )));
         }
         match read_json::<Marker>(&self.marker_file())? {
-            Some(marker) if marker.kind != MARKER_KIND => Err(self.foreign("its cluster.json was not written by provision")),
+            Some(marker) if marker.kind != MARKER_KIND => {
+                Err(self.foreign("its cluster.json was not written by provision"))
+            }
             Some(marker) if marker.cluster != self.name => {
                 Err(self.foreign(format!("it is the state of cluster {}", marker.cluster)))
             }
@@ -253,7 +290,11 @@ pub(super) fn clusters(state_root: &Path) -> PathBuf {
 }
 
 pub(super) fn now_text() -> String {
-    OffsetDateTime::now_utc().replace_nanosecond(0).ok().and_then(|now| now.format(&Rfc3339).ok()).unwrap_or_default()
+    OffsetDateTime::now_utc()
+        .replace_nanosecond(0)
+        .ok()
+        .and_then(|now| now.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -288,7 +329,11 @@ mod tests {
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
         let error = dir.lock("up", false).unwrap_err();
         assert!(matches!(error, StateError::Foreign { .. }), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was added");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing was added"
+        );
 
         fs::remove_file(dir.path().join("thesis.tex")).unwrap();
         drop(dir.lock("up", false).unwrap());
@@ -303,7 +348,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("clusters")).unwrap();
         fs::write(root.path().join("clusters/demo"), "").unwrap();
-        assert!(matches!(dir(root.path()).load(), Err(StateError::Foreign { .. })));
+        assert!(matches!(
+            dir(root.path()).load(),
+            Err(StateError::Foreign { .. })
+        ));
     }
 
     #[test]
@@ -312,7 +360,10 @@ mod tests {
         let dir = dir(root.path());
         let _lock = dir.lock("up", false).unwrap();
         fs::write(dir.instance_file(), r#"{"version":99,"anything":true}"#).unwrap();
-        assert!(matches!(dir.load(), Err(StateError::Newer { found: 99, .. })));
+        assert!(matches!(
+            dir.load(),
+            Err(StateError::Newer { found: 99, .. })
+        ));
         fs::write(dir.instance_file(), "{").unwrap();
         assert!(matches!(dir.load(), Err(StateError::Damaged { .. })));
     }

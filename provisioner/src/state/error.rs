@@ -68,7 +68,11 @@ pub enum StateError {
 impl StateError {
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// What the user can do about it.
@@ -77,27 +81,39 @@ impl StateError {
         match self {
             Self::Io { source, path, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => {
-                    format!("check who owns {}, or choose another place with --state-dir", path.display())
+                    format!(
+                        "check who owns {}, or choose another place with --state-dir",
+                        path.display()
+                    )
                 }
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     "free some space on that file system and run the same command again".to_owned()
                 }
-                io::ErrorKind::ReadOnlyFilesystem => "choose a writable place with --state-dir".to_owned(),
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    "choose a writable place with --state-dir".to_owned()
+                }
                 _ => "check the path, or choose another place with --state-dir".to_owned(),
             },
             Self::Foreign { path, .. } => {
-                format!("move {} away if nothing there is needed, or choose another place with --state-dir", path.display())
+                format!(
+                    "move {} away if nothing there is needed, or choose another place with --state-dir",
+                    path.display()
+                )
             }
             Self::Damaged { path, .. } => format!(
                 "restore {} from a copy; without one, stop the members by hand and move the cluster's directory away",
                 path.display()
             ),
             Self::Newer { .. } => "use the release of provision that wrote it".to_owned(),
-            Self::Locked { alive: true, owner, .. } => format!("wait for it, or stop it with `kill {}`", owner.pid),
+            Self::Locked {
+                alive: true, owner, ..
+            } => format!("wait for it, or stop it with `kill {}`", owner.pid),
             Self::Locked { alive: false, .. } => {
                 "if that run is surely gone, take the lock over with --force-unlock".to_owned()
             }
-            Self::Ports(_) => "stop a cluster that is not needed, or set the ports in the topology".to_owned(),
+            Self::Ports(_) => {
+                "stop a cluster that is not needed, or set the ports in the topology".to_owned()
+            }
         }
     }
 }
@@ -106,11 +122,23 @@ impl From<StateError> for Error {
     fn from(error: StateError) -> Self {
         let fix = error.fix();
         match error {
-            StateError::Io { action, path, source } => Self::Io { action, path, source },
+            StateError::Io {
+                action,
+                path,
+                source,
+            } => Self::Io {
+                action,
+                path,
+                source,
+            },
             StateError::Foreign { .. } | StateError::Newer { .. } | StateError::Locked { .. } => {
                 Self::refused(error.to_string(), fix)
             }
-            other => Self::Failed { what: "the state directory cannot be used".to_owned(), fix: Some(fix), source: Some(Box::new(other)) },
+            other => Self::Failed {
+                what: "the state directory cannot be used".to_owned(),
+                fix: Some(fix),
+                source: Some(Box::new(other)),
+            },
         }
     }
 }

@@ -12,7 +12,11 @@ use super::error::StateError;
 
 /// Creates a directory and its missing parents, all 0700.
 pub(super) fn create_private_dir(path: &Path) -> Result<(), StateError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StateError::io("create", path))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StateError::io("create", path))
 }
 
 /// Whether a file must survive the loss of power.
@@ -28,7 +32,12 @@ pub(super) enum Durability {
 pub(super) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
     let beside = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(bytes)?;
         if durability == Durability::Volatile {
             return fs::rename(&beside, path);
@@ -36,7 +45,8 @@ pub(super) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Resu
         file.sync_data()?;
         fs::rename(&beside, path)?;
         // The rename is durable only once the directory is.
-        path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        path.parent()
+            .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     };
     write().map_err(|source| {
         let _best_effort = fs::remove_file(&beside);
@@ -44,8 +54,15 @@ pub(super) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Resu
     })
 }
 
-pub(super) fn replace_json<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), StateError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
+pub(super) fn replace_json<T: Serialize>(
+    path: &Path,
+    value: &T,
+    durability: Durability,
+) -> Result<(), StateError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| StateError::Damaged {
+        path: path.to_owned(),
+        source,
+    })?;
     bytes.push(b'\n');
     replace(path, &bytes, durability)
 }
@@ -56,7 +73,12 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, S
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StateError::io("read", path)(error)),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| StateError::Damaged { path: path.to_owned(), source })
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| StateError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 #[cfg(test)]
@@ -73,8 +95,14 @@ mod tests {
         replace_json(&path, &1, Durability::Durable).unwrap();
         replace_json(&path, &2, Durability::Volatile).unwrap();
         assert_eq!(read_json::<u32>(&path).unwrap(), Some(2));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::metadata(&home).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
     }
 
@@ -84,6 +112,9 @@ mod tests {
         assert_eq!(read_json::<u32>(&dir.path().join("absent")).unwrap(), None);
         let path = dir.path().join("x");
         fs::write(&path, "{").unwrap();
-        assert!(matches!(read_json::<u32>(&path), Err(StateError::Damaged { .. })));
+        assert!(matches!(
+            read_json::<u32>(&path),
+            Err(StateError::Damaged { .. })
+        ));
     }
 }

@@ -61,8 +61,15 @@ impl Journal {
             .mode(0o600)
             .open(path)
             .map_err(StateError::io("open", path))?;
-        let mut journal = Self { path: path.to_owned(), file, interrupted_at };
-        journal.write(Event::Begin { verb: verb.to_owned(), steps })?;
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            interrupted_at,
+        };
+        journal.write(Event::Begin {
+            verb: verb.to_owned(),
+            steps,
+        })?;
         Ok(journal)
     }
 
@@ -80,17 +87,23 @@ impl Journal {
 
     /// A step begins.
     pub fn step(&mut self, step: &str) -> Result<(), StateError> {
-        self.write(Event::Step { step: step.to_owned() })
+        self.write(Event::Step {
+            step: step.to_owned(),
+        })
     }
 
     /// The step is done.
     pub fn step_done(&mut self, step: &str) -> Result<(), StateError> {
-        self.write(Event::StepDone { step: step.to_owned() })
+        self.write(Event::StepDone {
+            step: step.to_owned(),
+        })
     }
 
     /// Something worth keeping.
     pub fn note(&mut self, text: &str) -> Result<(), StateError> {
-        self.write(Event::Note { text: text.to_owned() })
+        self.write(Event::Note {
+            text: text.to_owned(),
+        })
     }
 
     /// The run ends.
@@ -99,20 +112,30 @@ impl Journal {
     }
 
     fn write(&mut self, event: Event) -> Result<(), StateError> {
-        let entry = Entry { at: now_text(), run: std::process::id(), event };
-        let mut line =
-            serde_json::to_vec(&entry).map_err(|source| StateError::Damaged { path: self.path.clone(), source })?;
+        let entry = Entry {
+            at: now_text(),
+            run: std::process::id(),
+            event,
+        };
+        let mut line = serde_json::to_vec(&entry).map_err(|source| StateError::Damaged {
+            path: self.path.clone(),
+            source,
+        })?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(StateError::io("write", &self.path))
+        self.file
+            .write_all(&line)
+            .map_err(StateError::io("write", &self.path))
     }
 }
 
 // A line that a crash cut short is skipped: the journal only informs.
 fn unfinished_step(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
-    let last = text.lines().rev().filter_map(|line| serde_json::from_str::<Entry>(line).ok()).find(|entry| {
-        !matches!(entry.event, Event::Note { .. })
-    })?;
+    let last = text
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<Entry>(line).ok())
+        .find(|entry| !matches!(entry.event, Event::Note { .. }))?;
     match last.event {
         Event::Step { step } | Event::StepDone { step } => Some(step),
         Event::Begin { verb, .. } => Some(verb),
@@ -141,7 +164,10 @@ mod tests {
         first.step("start infra0").unwrap();
         first.step_done("start infra0").unwrap();
         first.end(Outcome::Done).unwrap();
-        assert_eq!(Journal::begin(&path, "up", 0).unwrap().interrupted_at(), None);
+        assert_eq!(
+            Journal::begin(&path, "up", 0).unwrap().interrupted_at(),
+            None
+        );
     }
 
     #[test]
@@ -154,6 +180,9 @@ mod tests {
         drop(first);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"at\":\"2026").unwrap();
-        assert_eq!(Journal::begin(&path, "up", 0).unwrap().interrupted_at(), Some("start infra0"));
+        assert_eq!(
+            Journal::begin(&path, "up", 0).unwrap().interrupted_at(),
+            Some("start infra0")
+        );
     }
 }

@@ -50,7 +50,11 @@ pub struct Lock {
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`provision {}`, pid {} of user {} on host {}, since {}", self.verb, self.pid, self.user, self.host, self.since)
+        write!(
+            f,
+            "`provision {}`, pid {} of user {} on host {}, since {}",
+            self.verb, self.pid, self.user, self.host, self.since
+        )
     }
 }
 
@@ -87,10 +91,19 @@ impl Lock {
     /// Takes the lock at `path` for `verb` or says who holds it.
     ///
     /// `force` takes it over from a holder that cannot be shown to live; never from a living process of this host.
-    pub fn acquire(path: &Path, cluster: &str, verb: &str, force: bool) -> Result<Self, StateError> {
+    pub fn acquire(
+        path: &Path,
+        cluster: &str,
+        verb: &str,
+        force: bool,
+    ) -> Result<Self, StateError> {
         loop {
             let mut file = open(path)?;
-            let locked = |owner: Owner, alive| StateError::Locked { name: cluster.to_owned(), owner: Box::new(owner), alive };
+            let locked = |owner: Owner, alive| StateError::Locked {
+                name: cluster.to_owned(),
+                owner: Box::new(owner),
+                alive,
+            };
             let held = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => false,
                 Err(rustix::io::Errno::WOULDBLOCK) => true,
@@ -111,12 +124,17 @@ impl Lock {
             if !is_at(&file, path) {
                 continue;
             }
-            if let Some(owner) = owner.filter(|owner| owner.host != host_name() && owner.is_fresh() && !force) {
+            if let Some(owner) =
+                owner.filter(|owner| owner.host != host_name() && owner.is_fresh() && !force)
+            {
                 return Err(locked(owner, false));
             }
             let file = Arc::new(file);
             write_owner(&file, &Owner::me(verb)).map_err(StateError::io("write", path))?;
-            return Ok(Self { beat: spawn_beat(&file, verb, path), file });
+            return Ok(Self {
+                beat: spawn_beat(&file, verb, path),
+                file,
+            });
         }
     }
 
@@ -124,7 +142,9 @@ impl Lock {
     pub fn holder(path: &Path) -> Option<Owner> {
         let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => Some(read_owner(&mut file).unwrap_or_else(Owner::unknown)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Some(read_owner(&mut file).unwrap_or_else(Owner::unknown))
+            }
             _ => None,
         }
     }
@@ -176,7 +196,8 @@ fn write_owner(file: &File, owner: &Owner) -> io::Result<()> {
 // Outside a runtime (pure tests) the kernel's lock alone has to do.
 fn spawn_beat(file: &Arc<File>, verb: &str, path: &Path) -> Option<JoinHandle<()>> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
-    let (file, mut owner, path): (_, _, PathBuf) = (Arc::clone(file), Owner::me(verb), path.to_owned());
+    let (file, mut owner, path): (_, _, PathBuf) =
+        (Arc::clone(file), Owner::me(verb), path.to_owned());
     Some(runtime.spawn(async move {
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
         loop {
@@ -190,7 +211,9 @@ fn spawn_beat(file: &Arc<File>, verb: &str, path: &Path) -> Option<JoinHandle<()
 }
 
 fn epoch_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -211,7 +234,10 @@ mod tests {
         let lock = Lock::acquire(&path, "demo", "up", false).unwrap();
         for force in [false, true] {
             let (owner, alive) = refusal(Lock::acquire(&path, "demo", "down", force));
-            assert_eq!((owner.pid, owner.verb.as_str(), alive), (std::process::id(), "up", true));
+            assert_eq!(
+                (owner.pid, owner.verb.as_str(), alive),
+                (std::process::id(), "up", true)
+            );
             assert!(owner.since.contains('T') && !owner.host.is_empty());
         }
         assert!(Lock::holder(&path).is_some());
@@ -242,13 +268,19 @@ mod tests {
     fn a_living_run_on_another_host_is_respected_until_forced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let elsewhere = Owner { host: "elsewhere".to_owned(), ..Owner::me("up") };
+        let elsewhere = Owner {
+            host: "elsewhere".to_owned(),
+            ..Owner::me("up")
+        };
         std::fs::write(&path, serde_json::to_string(&elsewhere).unwrap()).unwrap();
         let (owner, alive) = refusal(Lock::acquire(&path, "demo", "up", false));
         assert_eq!((owner.host.as_str(), alive), ("elsewhere", false));
         Lock::acquire(&path, "demo", "up", true).unwrap();
 
-        let silent = Owner { heartbeat: epoch_seconds() - 60, ..elsewhere };
+        let silent = Owner {
+            heartbeat: epoch_seconds() - 60,
+            ..elsewhere
+        };
         std::fs::write(&path, serde_json::to_string(&silent).unwrap()).unwrap();
         Lock::acquire(&path, "demo", "up", false).unwrap();
     }

@@ -19,7 +19,13 @@ fn status_shows_every_member_and_its_health(server: Server) {
     let status = sandbox.status("demo");
     assert_eq!(status["name"], "demo");
     let members = status["members"].as_array().unwrap();
-    assert_eq!(members.iter().filter(|member| member["leader"] == true).count(), 1);
+    assert_eq!(
+        members
+            .iter()
+            .filter(|member| member["leader"] == true)
+            .count(),
+        1
+    );
     for member in members {
         let id = member["id"].as_str().unwrap();
         assert!(u64::from_str_radix(id, 16).is_ok(), "{id}");
@@ -29,20 +35,33 @@ fn status_shows_every_member_and_its_health(server: Server) {
         assert!(member["cert_days_left"].as_i64().unwrap() > 0);
         assert_eq!(member["role"], "voter");
         assert_eq!(member["host"], "127.0.0.1");
-        assert!(member["endpoints"][0].as_str().unwrap().starts_with("https://127.0.0.1:"));
+        assert!(
+            member["endpoints"][0]
+                .as_str()
+                .unwrap()
+                .starts_with("https://127.0.0.1:")
+        );
     }
     let table = sandbox.provision(&["status", "demo"]).expect(0).stdout;
-    assert!(table.contains("leader") && table.contains("cluster demo is healthy"), "{table}");
+    assert!(
+        table.contains("leader") && table.contains("cluster demo is healthy"),
+        "{table}"
+    );
 
     kill(sandbox.pid("demo", "m2").unwrap(), 9);
-    wait_until("degraded", || sandbox.provision(&["status", "demo"]).code == 4);
+    wait_until("degraded", || {
+        sandbox.provision(&["status", "demo"]).code == 4
+    });
     let status = sandbox.status("demo");
     assert_eq!(status["members"][2]["state"], "stopped");
 }
 
 fn clusters_are_listed_by_name(server: Server) {
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.provision(&["list", "-o", "json"]).expect(0).json()["clusters"], serde_json::json!([]));
+    assert_eq!(
+        sandbox.provision(&["list", "-o", "json"]).expect(0).json()["clusters"],
+        serde_json::json!([])
+    );
     for name in ["two", "one"] {
         let file = sandbox.topology(name, 1, false, server.binary);
         sandbox.provision(&["up", &file]).expect(0);
@@ -53,30 +72,61 @@ fn clusters_are_listed_by_name(server: Server) {
         .as_array()
         .unwrap()
         .iter()
-        .map(|entry| (entry["name"].as_str().unwrap(), entry["state"].as_str().unwrap()))
+        .map(|entry| {
+            (
+                entry["name"].as_str().unwrap(),
+                entry["state"].as_str().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(names, [("one", "running"), ("two", "stopped")]);
-    assert_ne!(clusters["clusters"][0]["endpoints"], clusters["clusters"][1]["endpoints"]);
+    assert_ne!(
+        clusters["clusters"][0]["endpoints"],
+        clusters["clusters"][1]["endpoints"]
+    );
 }
 
 fn env_makes_etcdctl_work_in_a_shell(server: Server) {
     let sandbox = Sandbox::new();
     let file = sandbox.topology("demo", 1, true, server.binary);
     sandbox.provision(&["up", &file]).expect(0);
-    let script = format!("eval \"$({} env {file})\" && etcdctl put k v && etcdctl get k", env!("CARGO_BIN_EXE_provision"));
-    let output = Command::new("sh").args(["-c", &script]).env("PROVISION_STATE_DIR", sandbox.state()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "OK\nk\nv\n", "{}", String::from_utf8_lossy(&output.stderr));
+    let script = format!(
+        "eval \"$({} env {file})\" && etcdctl put k v && etcdctl get k",
+        env!("CARGO_BIN_EXE_provision")
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .env("PROVISION_STATE_DIR", sandbox.state())
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "OK\nk\nv\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn exec_returns_the_commands_code(server: Server) {
     let sandbox = Sandbox::new();
     let file = sandbox.topology("demo", 1, true, server.binary);
-    sandbox.provision(&["exec", &file, "--", "true"]).expect(2).says(&["provision up"]);
+    sandbox
+        .provision(&["exec", &file, "--", "true"])
+        .expect(2)
+        .says(&["provision up"]);
     sandbox.provision(&["up", &file]).expect(0);
-    sandbox.provision(&["exec", "demo", "--", "sh", "-c", "exit 42"]).expect(42);
-    let seen = sandbox.provision(&["exec", "demo", "--", "printenv", "ETCDCTL_CERT"]).expect(0).stdout;
+    sandbox
+        .provision(&["exec", "demo", "--", "sh", "-c", "exit 42"])
+        .expect(42);
+    let seen = sandbox
+        .provision(&["exec", "demo", "--", "printenv", "ETCDCTL_CERT"])
+        .expect(0)
+        .stdout;
     assert!(std::path::Path::new(seen.trim()).is_file(), "{seen}");
-    sandbox.provision(&["exec", "demo", "--", "no-such-command"]).expect(1).says(&["no-such-command"]);
+    sandbox
+        .provision(&["exec", "demo", "--", "no-such-command"])
+        .expect(1)
+        .says(&["no-such-command"]);
 }
 
 fn logs_are_shown_and_followed(server: Server) {
@@ -87,10 +137,16 @@ fn logs_are_shown_and_followed(server: Server) {
     for member in ["m0 | ", "m1 | ", "m2 | "] {
         assert!(all.contains(member), "{all}");
     }
-    let one = sandbox.provision(&["logs", "-n", "3", "demo", "m1"]).expect(0).stdout;
+    let one = sandbox
+        .provision(&["logs", "-n", "3", "demo", "m1"])
+        .expect(0)
+        .stdout;
     assert_eq!(one.lines().count(), 3);
     assert!(!one.contains("m1 | "), "one member needs no prefix");
-    sandbox.provision(&["logs", "demo", "m9"]).expect(2).says(&["m0, m1, m2"]);
+    sandbox
+        .provision(&["logs", "demo", "m9"])
+        .expect(2)
+        .says(&["m0, m1, m2"]);
 
     let mut follow = sandbox.spawn(&["logs", "-f", "-n", "0", "demo", "m0"]);
     let mut stdout = std::io::BufReader::new(follow.stdout.take().unwrap());

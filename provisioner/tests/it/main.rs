@@ -1,12 +1,16 @@
 //! The program and the library from outside. Tests that start processes do so on loopback, each with a state root of its own.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers as well")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, in helpers as well"
+)]
 
 mod bad_input;
 mod bench;
 mod cli;
 mod daily;
 mod diagnostics;
+mod durability;
 mod ephemeral;
 mod pki;
 mod sandbox;

@@ -18,7 +18,12 @@ pub(crate) struct Server {
     pub(crate) binary: &'static str,
 }
 
-pub(crate) const ETCD: Server = Server { binary: "binary = \"/usr/bin/etcd\"" };
+pub(crate) const ETCD: Server = Server {
+    binary: "binary = \"/usr/bin/etcd\"",
+};
+
+/// The member that is built beside the program; `cargo build --release -p member` makes it.
+pub(crate) const INCLUDED: Server = Server { binary: "" };
 
 pub(crate) struct Sandbox {
     dir: TempDir,
@@ -33,19 +38,28 @@ pub(crate) struct Done {
 
 impl Done {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code, code,
+            "stdout: {}\nstderr: {}",
+            self.stdout, self.stderr
+        );
         self
     }
 
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
-            assert!(self.stderr.contains(part), "{part:?} is not in: {}", self.stderr);
+            assert!(
+                self.stderr.contains(part),
+                "{part:?} is not in: {}",
+                self.stderr
+            );
         }
         self
     }
@@ -55,7 +69,10 @@ impl From<Output> for Done {
     fn from(output: Output) -> Self {
         use std::os::unix::process::ExitStatusExt;
         Self {
-            code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap()),
+            code: output
+                .status
+                .code()
+                .unwrap_or_else(|| 128 + output.status.signal().unwrap()),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
@@ -64,7 +81,12 @@ impl From<Output> for Done {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("provision-it-").tempdir().unwrap() }
+        Self {
+            dir: tempfile::Builder::new()
+                .prefix("provision-it-")
+                .tempdir()
+                .unwrap(),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -104,7 +126,9 @@ impl Sandbox {
     pub(crate) fn fake_etcd(&self, script: &str) -> String {
         use std::os::unix::fs::PermissionsExt;
         let path = self.path().join("etcd");
-        let text = format!("#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'etcd Version: 3.4.23'; exit 0; fi\n{script}\n");
+        let text = format!(
+            "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'etcd Version: 3.4.23'; exit 0; fi\n{script}\n"
+        );
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         format!("binary = \"{}\"", path.display())
@@ -112,7 +136,11 @@ impl Sandbox {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_provision"));
-        command.args(args).env("PROVISION_STATE_DIR", self.state()).env_remove("PROVISION_MEMBER").stdin(Stdio::null());
+        command
+            .args(args)
+            .env("PROVISION_STATE_DIR", self.state())
+            .env_remove("PROVISION_MEMBER")
+            .stdin(Stdio::null());
         command
     }
 
@@ -121,7 +149,11 @@ impl Sandbox {
     }
 
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
-        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     pub(crate) fn etcdctl(&self, cluster: &str, args: &[&str]) -> Done {
@@ -165,14 +197,20 @@ fn pids_in(dir: &Path) -> Vec<i32> {
 }
 
 pub(crate) fn kill(pid: i32, signal: i32) {
-    let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).stderr(Stdio::null()).status();
+    let status = Command::new("kill")
+        .args([format!("-{signal}"), pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
     status.unwrap();
 }
 
 /// Whether a process lives; a zombie does not.
 pub(crate) fn is_running(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X'])))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| !rest.trim_start().starts_with(['Z', 'X']))
+    })
 }
 
 #[track_caller]
@@ -200,6 +238,13 @@ pub(crate) fn finish(mut child: Child) -> Done {
 /// Makes one test per server.
 macro_rules! each_server {
     ($($name:ident)*) => {
+        mod included {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::sandbox::INCLUDED);
+            })*
+        }
+
         mod etcd {
             $(#[test]
             fn $name() {

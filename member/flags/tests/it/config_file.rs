@@ -37,7 +37,7 @@ peer-transport-security:
   key-file: p.key
   client-cert-auth: true
   trusted-ca-file: pca.crt
-grpc-keepalive-min-time: 1000000000
+grpc-keepalive-interval: 1000000000
 grpc-keepalive-timeout: 1m30s
 log-level: debug
 log-outputs: [stderr, /var/log/etcd.log]
@@ -63,7 +63,7 @@ fn a_whole_file_is_read() {
     );
     assert!(flags.client_cert_auth && flags.peer_client_cert_auth);
     assert_eq!(
-        (flags.grpc_keepalive_min_time, flags.grpc_keepalive_timeout),
+        (flags.grpc_keepalive_interval, flags.grpc_keepalive_timeout),
         (Duration::from_secs(1), Duration::from_secs(90))
     );
     assert!(flags.log_outputs.contains(&LogOutput::Stderr) && flags.log_outputs.len() == 2);

@@ -134,11 +134,10 @@ fn settings(dir: &Path) -> Flags {
         listen_metrics_urls: urls(metrics),
         initial_cluster: InitialCluster::new(format!("infra0=http://127.0.0.1:{peer}")),
         initial_cluster_token: "token 1".to_owned(),
-        strict_reconfig_check: false,
         max_txn_ops: 99,
         max_request_bytes: 2_000_000,
         max_concurrent_streams: 500,
-        grpc_keepalive_min_time: Duration::from_millis(1500),
+        grpc_keepalive_interval: Duration::from_millis(1500),
         log_outputs: [member_flags::LogOutput::Stderr].into(),
         ..Flags::default()
     }

@@ -32,7 +32,6 @@ fn value(def: &'static FlagDef) -> BoxedStrategy<String> {
     };
     match (def.name, def.kind) {
         ("logger", _) => words(&["zap"]),
-        ("metrics", _) => words(&["basic", "extensive"]),
         ("log-format", _) => words(&["json", "console"]),
         ("log-level", _) => words(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]),
         ("log-outputs", _) => prop_oneof![

@@ -1,5 +1,6 @@
 //! Requests that arrive while the flusher is held in the middle of a batch.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 
 use member_log::{Entry, Log, LogOptions, TypeConfig};
@@ -14,26 +15,28 @@ struct Gate {
     pass: mpsc::Sender<()>,
 }
 
-fn gated(mut options: LogOptions) -> (LogOptions, Gate) {
+/// A log without a cache, behind a gate. A failing test drops the gate first, which sets the flusher free.
+fn gated(dir: &Path) -> (Log, Gate) {
     let (tell, reached) = mpsc::channel();
     let (pass, may_pass) = mpsc::channel();
     let may_pass = Mutex::new(may_pass);
-    options.on_fsync = Some(Arc::new(move |_| {
-        // Both fail when the test is over, and then nothing is held any more.
+    let hook = move |_| {
+        // Both fail when the gate is gone, and then nothing is held any more.
         let _ = tell.send(());
         let _ = may_pass.lock().unwrap().recv();
-    }));
-    (options, Gate { reached, pass })
+    };
+    let options = LogOptions {
+        cache_bytes: 0,
+        on_fsync: Some(Arc::new(hook)),
+        ..small(dir)
+    };
+    (Log::open(options).unwrap(), Gate { reached, pass })
 }
 
 #[test]
 fn entries_behind_a_queued_truncation_are_not_read_from_their_old_place() {
     let dir = scratch();
-    let (options, gate) = gated(LogOptions {
-        cache_bytes: 0,
-        ..small(dir.path())
-    });
-    let mut log = Log::open(options).unwrap();
+    let (mut log, gate) = gated(dir.path());
     let append = {
         let log = log.clone();
         move |entries: Vec<Entry>| {
@@ -77,11 +80,7 @@ fn entries_behind_a_queued_truncation_are_not_read_from_their_old_place() {
 #[test]
 fn entries_are_kept_in_memory_until_they_are_written() {
     let dir = scratch();
-    let (options, gate) = gated(LogOptions {
-        cache_bytes: 0,
-        ..small(dir.path())
-    });
-    let mut log = Log::open(options).unwrap();
+    let (mut log, gate) = gated(dir.path());
     let entries: Vec<Entry> = (0..100).map(|index| entry(1, index, 200)).collect();
     for entry in &entries {
         block_on(log.append([entry.clone()], IOFlushed::noop())).unwrap();

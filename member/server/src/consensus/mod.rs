@@ -299,7 +299,6 @@ fn config(settings: &Settings) -> Result<Config, Stopped> {
         // When to make the state durable is decided by entries and bytes: see the state machine.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: settings.catch_up_entries,
-        purge_batch_size: 1024,
         // A batch is bounded by the log reader's 1 MiB.
         max_payload_entries: 4096,
         enable_pre_vote: Some(settings.pre_vote),

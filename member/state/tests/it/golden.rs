@@ -1,4 +1,4 @@
-//! Cases measured on etcd 3.4 and 3.5, and those of its documentation.
+//! Cases measured on etcd 3.4, and those of its documentation.
 
 use bytes::Bytes;
 use member_state::{

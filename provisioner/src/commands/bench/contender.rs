@@ -38,13 +38,19 @@ pub(super) struct Live {
 }
 
 /// The topology as it is, and with the other binary. Both binaries must exist.
-pub(super) fn contenders(topology: &Topology, against: Option<&Path>) -> Result<Vec<Contender>, Error> {
+pub(super) fn contenders(
+    topology: &Topology,
+    against: Option<&Path>,
+) -> Result<Vec<Contender>, Error> {
     let mut topology = topology.clone();
     // Its own ports, so that it runs beside the cluster that the file fixes ports for.
     for member in &mut topology.members {
         (member.client_port, member.peer_port) = (None, None);
     }
-    let mut contenders = vec![Contender { label: label(&topology), topology: topology.clone() }];
+    let mut contenders = vec![Contender {
+        label: label(&topology),
+        topology: topology.clone(),
+    }];
     if let Some(binary) = against {
         for member in &mut topology.members {
             member.binary = Binary::Path(binary.to_owned());
@@ -67,7 +73,11 @@ fn label(topology: &Topology) -> String {
         .iter()
         .map(|member| match &member.binary {
             Binary::Included => "member".to_owned(),
-            Binary::Path(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            Binary::Path(path) => path
+                .file_name()
+                .unwrap_or(path.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
         })
         .collect();
     names.sort_unstable();
@@ -82,12 +92,25 @@ impl Contender {
         let ephemeral = Ephemeral::new(&self.topology.name)?;
         // Dozens of clusters come up in a run; each would print a line per member.
         let output = Output::silent(bench.context.output.format());
-        let context = Context { output, state_root: ephemeral.root().to_owned() };
+        let context = Context {
+            output,
+            state_root: ephemeral.root().to_owned(),
+        };
         let cluster = Cluster::new(self.topology.clone(), &context.state_root);
         converge(&cluster, options(bench), &context, bench.interrupt).await?;
-        let known = Known::load(cluster.dir.clone())?
-            .ok_or_else(|| Error::because("the ephemeral cluster is gone", "its state directory was removed meanwhile"))?;
-        let mut live = Live { first_write: Duration::ZERO, cluster, context, known, _ephemeral: ephemeral };
+        let known = Known::load(cluster.dir.clone())?.ok_or_else(|| {
+            Error::because(
+                "the ephemeral cluster is gone",
+                "its state directory was removed meanwhile",
+            )
+        })?;
+        let mut live = Live {
+            first_write: Duration::ZERO,
+            cluster,
+            context,
+            known,
+            _ephemeral: ephemeral,
+        };
         live.write(bench).await?;
         live.first_write = begun.elapsed();
         Ok(live)
@@ -98,7 +121,13 @@ impl Live {
     /// Runs `up` once more; it must find nothing to do.
     pub(super) async fn up_again(&self, bench: &Bench<'_>) -> Result<Duration, Error> {
         let begun = Instant::now();
-        let (plan, _) = converge(&self.cluster, options(bench), &self.context, bench.interrupt).await?;
+        let (plan, _) = converge(
+            &self.cluster,
+            options(bench),
+            &self.context,
+            bench.interrupt,
+        )
+        .await?;
         let elapsed = begun.elapsed();
         if plan.is_empty() {
             return Ok(elapsed);
@@ -114,38 +143,60 @@ impl Live {
         let observed = self.known.observe(bench.timeout).await?;
         let (topology, instance) = (&self.known.topology, &self.known.instance);
         let mut endpoints = client_urls(topology, instance);
-        if let Some(leader) = topology.members.iter().position(|member| observed.leads(&member.name)) {
+        if let Some(leader) = topology
+            .members
+            .iter()
+            .position(|member| observed.leads(&member.name))
+        {
             endpoints.rotate_left(leader);
         }
-        Ok(Target { endpoints, tls: self.tls() })
+        Ok(Target {
+            endpoints,
+            tls: self.tls(),
+        })
     }
 
     /// The members' process ids.
     pub(super) fn pids(&self) -> Result<Vec<u32>, Error> {
         let members = self.known.look_at_host()?.members.into_values();
-        Ok(members.filter_map(|facts| Some(facts.process?.process.pid)).collect())
+        Ok(members
+            .filter_map(|facts| Some(facts.process?.process.pid))
+            .collect())
     }
 
     fn tls(&self) -> Option<Tls> {
         let operator = self.known.instance.operator();
         match self.known.topology.tls.client {
             ClientTls::Off => None,
-            ClientTls::Server => Some(Tls { ca: self.known.instance.ca().cert, identity: None }),
-            ClientTls::Mutual => {
-                Some(Tls { ca: self.known.instance.ca().cert, identity: Some((operator.cert, operator.key)) })
-            }
+            ClientTls::Server => Some(Tls {
+                ca: self.known.instance.ca().cert,
+                identity: None,
+            }),
+            ClientTls::Mutual => Some(Tls {
+                ca: self.known.instance.ca().cert,
+                identity: Some((operator.cert, operator.key)),
+            }),
         }
     }
 
     async fn write(&self, bench: &Bench<'_>) -> Result<(), Error> {
         let deadline = Instant::now() + bench.timeout;
-        let target = Target { endpoints: client_urls(&self.known.topology, &self.known.instance), tls: self.tls() };
-        let keys = Keys { count: 1, order: Order::Sequential };
+        let target = Target {
+            endpoints: client_urls(&self.known.topology, &self.known.instance),
+            tls: self.tls(),
+        };
+        let keys = Keys {
+            count: 1,
+            order: Order::Sequential,
+        };
         let one = Load {
             target,
             clients: 1,
             connections: 1,
-            operation: Operation::Put { value_bytes: super::load::VALUE_BYTES, keys },
+            operation: Operation::Put {
+                value_bytes: super::load::VALUE_BYTES,
+                keys,
+            },
             requests: Some(1),
             time: bench.timeout,
             servers: Vec::new(),
@@ -158,7 +209,11 @@ impl Live {
             }
             if Instant::now() >= deadline {
                 let why = report.errors.into_keys().next().unwrap_or_default();
-                let error = Error::timed_out("the first write", bench.timeout, "look at the members' logs with `provision run FILE`");
+                let error = Error::timed_out(
+                    "the first write",
+                    bench.timeout,
+                    "look at the members' logs with `provision run FILE`",
+                );
                 return Err(Error::because(error.to_string(), why));
             }
         }
@@ -166,5 +221,10 @@ impl Live {
 }
 
 fn options(bench: &Bench<'_>) -> Options {
-    Options { timeout: bench.timeout, accept_downtime: false, force_unlock: false, lifetime: Lifetime::Ours }
+    Options {
+        timeout: bench.timeout,
+        accept_downtime: false,
+        force_unlock: false,
+        lifetime: Lifetime::Ours,
+    }
 }

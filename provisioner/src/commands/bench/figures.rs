@@ -100,21 +100,42 @@ pub(super) fn judge(
     ours.iter()
         .filter(|(_, samples)| !samples.is_empty())
         .map(|(metric, ours)| {
-            let theirs = theirs.and_then(|theirs| theirs.get(metric)).filter(|samples| !samples.is_empty());
+            let theirs = theirs
+                .and_then(|theirs| theirs.get(metric))
+                .filter(|samples| !samples.is_empty());
             let mut aims = metric.aims();
             if (*metric == Metric::LoadedMemory && !loaded_memory) || theirs.is_none() {
                 let applies = *metric != Metric::LoadedMemory || loaded_memory;
                 aims.retain(|aim| applies && matches!(aim, Aim::Below(_)));
             }
-            let (ours, theirs) = (Summary::of(ours), theirs.map(|samples| Summary::of(samples)));
+            let (ours, theirs) = (
+                Summary::of(ours),
+                theirs.map(|samples| Summary::of(samples)),
+            );
             let ratio = theirs.as_ref().map(|theirs| ours.median / theirs.median);
             let verdict = Verdict::of(&aims, ours.median, ratio);
             let single = |(round, value): (usize, &f64)| {
-                let other = theirs.as_ref().map(|theirs| theirs.samples.get(round).unwrap_or(&theirs.median));
+                let other = theirs
+                    .as_ref()
+                    .map(|theirs| theirs.samples.get(round).unwrap_or(&theirs.median));
                 Verdict::of(&aims, *value, other.map(|other| value / other))
             };
-            let rounds_agree = ours.samples.iter().enumerate().map(single).all(|single| single == verdict);
-            Row { metric: *metric, unit: metric.unit(), ours, theirs, ratio, aims, verdict, rounds_agree }
+            let rounds_agree = ours
+                .samples
+                .iter()
+                .enumerate()
+                .map(single)
+                .all(|single| single == verdict);
+            Row {
+                metric: *metric,
+                unit: metric.unit(),
+                ours,
+                theirs,
+                ratio,
+                aims,
+                verdict,
+                rounds_agree,
+            }
         })
         .collect()
 }
@@ -128,7 +149,11 @@ impl Metric {
             Self::IdleMemory => vec![Aim::Below(24.0)],
             Self::LoadedMemory => vec![Aim::Below(80.0)],
             // A single client measures the network and the disk; serializable gets have no target.
-            Self::Load { clients: 1, .. } | Self::Load { kind: Kind::Serializable, .. } => Vec::new(),
+            Self::Load { clients: 1, .. }
+            | Self::Load {
+                kind: Kind::Serializable,
+                ..
+            } => Vec::new(),
             Self::Load { figure, .. } => match figure {
                 Figure::Throughput => vec![Aim::RatioAtLeast(1.5)],
                 Figure::P99 => vec![Aim::RatioAtMost(0.7)],
@@ -158,7 +183,11 @@ impl fmt::Display for Metric {
             Self::Unchanged => f.write_str("up without change"),
             Self::IdleMemory => f.write_str("memory, idle"),
             Self::LoadedMemory => f.write_str("memory after the puts"),
-            Self::Load { kind, clients, figure } => {
+            Self::Load {
+                kind,
+                clients,
+                figure,
+            } => {
                 let what = match figure {
                     Figure::Throughput => "throughput",
                     Figure::P50 => "p50",
@@ -166,7 +195,11 @@ impl fmt::Display for Metric {
                     Figure::ServerCpu => "server CPU",
                     Figure::GeneratorCpu => "generator CPU",
                 };
-                let clients = if *clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
+                let clients = if *clients == 1 {
+                    "1 client".to_owned()
+                } else {
+                    format!("{clients} clients")
+                };
                 write!(f, "{kind}, {clients}: {what}")
             }
         }
@@ -214,7 +247,12 @@ impl Summary {
             _ => sorted[middle],
         };
         let end = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
-        Self { median, lowest: end(sorted.first()), highest: end(sorted.last()), samples: samples.to_vec() }
+        Self {
+            median,
+            lowest: end(sorted.first()),
+            highest: end(sorted.last()),
+            samples: samples.to_vec(),
+        }
     }
 }
 
@@ -237,7 +275,11 @@ fn as_texts<S: Serializer>(aims: &[Aim], serializer: S) -> Result<S::Ok, S::Erro
 mod tests {
     use super::*;
 
-    const THROUGHPUT: Metric = Metric::Load { kind: Kind::Put, clients: 100, figure: Figure::Throughput };
+    const THROUGHPUT: Metric = Metric::Load {
+        kind: Kind::Put,
+        clients: 100,
+        figure: Figure::Throughput,
+    };
 
     fn row(metric: Metric, ours: &[f64], theirs: Option<&[f64]>) -> Row {
         let of = |samples: &[f64]| BTreeMap::from([(metric, samples.to_vec())]);
@@ -246,8 +288,15 @@ mod tests {
 
     #[test]
     fn the_median_is_judged_and_the_spread_kept() {
-        let row = row(THROUGHPUT, &[300.0, 100.0, 200.0], Some(&[100.0, 100.0, 100.0]));
-        assert_eq!((row.ours.median, row.ours.lowest, row.ours.highest), (200.0, 100.0, 300.0));
+        let row = row(
+            THROUGHPUT,
+            &[300.0, 100.0, 200.0],
+            Some(&[100.0, 100.0, 100.0]),
+        );
+        assert_eq!(
+            (row.ours.median, row.ours.lowest, row.ours.highest),
+            (200.0, 100.0, 300.0)
+        );
         assert_eq!((row.ratio, row.verdict), (Some(2.0), Some(Verdict::Pass)));
         assert!(!row.rounds_agree, "the second round is short");
         assert_eq!(Summary::of(&[1.0, 3.0]).median, 2.0);
@@ -255,7 +304,11 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_within_each_round() {
-        let row = row(THROUGHPUT, &[200.0, 20.0, 400.0], Some(&[100.0, 10.0, 200.0]));
+        let row = row(
+            THROUGHPUT,
+            &[200.0, 20.0, 400.0],
+            Some(&[100.0, 10.0, 200.0]),
+        );
         assert_eq!((row.verdict, row.rounds_agree), (Some(Verdict::Pass), true));
     }
 
@@ -266,7 +319,11 @@ mod tests {
             (900.0, 1000.0, Verdict::Short),
             (1000.0, 4000.0, Verdict::Short),
         ] {
-            assert_eq!(row(Metric::FirstWrite, &[ours], Some(&[theirs])).verdict, Some(verdict), "{ours} {theirs}");
+            assert_eq!(
+                row(Metric::FirstWrite, &[ours], Some(&[theirs])).verdict,
+                Some(verdict),
+                "{ours} {theirs}"
+            );
         }
     }
 
@@ -274,13 +331,24 @@ mod tests {
     fn without_a_second_binary_only_absolute_targets_remain() {
         assert_eq!(row(THROUGHPUT, &[1.0], None).verdict, None);
         let first = row(Metric::FirstWrite, &[900.0], None);
-        assert_eq!((first.aims, first.verdict), (vec![Aim::Below(1000.0)], Some(Verdict::Pass)));
+        assert_eq!(
+            (first.aims, first.verdict),
+            (vec![Aim::Below(1000.0)], Some(Verdict::Pass))
+        );
     }
 
     #[test]
     fn loaded_memory_is_judged_only_after_enough_puts() {
-        let samples = BTreeMap::from([(Metric::LoadedMemory, vec![70.0]), (Metric::IdleMemory, vec![30.0])]);
-        let verdicts = |enough| judge(&samples, None, enough).into_iter().map(|row| row.verdict).collect::<Vec<_>>();
+        let samples = BTreeMap::from([
+            (Metric::LoadedMemory, vec![70.0]),
+            (Metric::IdleMemory, vec![30.0]),
+        ]);
+        let verdicts = |enough| {
+            judge(&samples, None, enough)
+                .into_iter()
+                .map(|row| row.verdict)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(verdicts(true), [Some(Verdict::Short), Some(Verdict::Pass)]);
         assert_eq!(verdicts(false), [Some(Verdict::Short), None]);
     }
@@ -288,7 +356,11 @@ mod tests {
     #[test]
     fn single_clients_and_serializable_gets_have_no_target() {
         for (kind, clients) in [(Kind::Put, 1), (Kind::Serializable, 100)] {
-            let metric = Metric::Load { kind, clients, figure: Figure::P99 };
+            let metric = Metric::Load {
+                kind,
+                clients,
+                figure: Figure::P99,
+            };
             assert_eq!(row(metric, &[1.0], Some(&[1.0])).verdict, None);
         }
     }

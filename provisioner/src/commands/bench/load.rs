@@ -46,9 +46,19 @@ pub(super) struct Sizes {
 impl Sizes {
     pub(super) fn new(args: &BenchArgs) -> Result<Self, Error> {
         let positive = |what: &str, ok: bool| {
-            if ok { Ok(()) } else { Err(Error::usage(format!("{what} must be at least 1"), "see `provision bench --help`")) }
+            if ok {
+                Ok(())
+            } else {
+                Err(Error::usage(
+                    format!("{what} must be at least 1"),
+                    "see `provision bench --help`",
+                ))
+            }
         };
-        positive("--clients", !args.clients.is_empty() && args.clients.iter().all(|clients| *clients > 0))?;
+        positive(
+            "--clients",
+            !args.clients.is_empty() && args.clients.iter().all(|clients| *clients > 0),
+        )?;
         positive("--puts", args.puts > 0)?;
         positive("--rounds", args.rounds > 0)?;
         let mut clients = args.clients.clone();
@@ -57,11 +67,27 @@ impl Sizes {
         if args.quick {
             let puts = args.puts.min(4000);
             let settle = Duration::from_millis(200);
-            return Ok(Self { clients, puts, gets: 500, rounds: 1, cold_starts: 0, repeats: 1, settle });
+            return Ok(Self {
+                clients,
+                puts,
+                gets: 500,
+                rounds: 1,
+                cold_starts: 0,
+                repeats: 1,
+                settle,
+            });
         }
         let settle = Duration::from_secs(2);
         let gets = (args.puts / 4).max(1);
-        Ok(Self { clients, puts: args.puts, gets, rounds: args.rounds, cold_starts: 4, repeats: 5, settle })
+        Ok(Self {
+            clients,
+            puts: args.puts,
+            gets,
+            rounds: args.rounds,
+            cold_starts: 4,
+            repeats: 5,
+            settle,
+        })
     }
 
     /// Whether enough is written for the target of loaded memory.
@@ -71,7 +97,10 @@ impl Sizes {
 
     /// Keys, each written once by the fill.
     fn keys(&self, order: Order) -> Keys {
-        Keys { count: (self.puts / 4).max(1), order }
+        Keys {
+            count: (self.puts / 4).max(1),
+            order,
+        }
     }
 
     /// Puts of the load with so many clients: what the fill left over, in equal parts. A single client makes a small one.
@@ -82,7 +111,11 @@ impl Sizes {
         if clients == 1 || crowds == 0 {
             return single;
         }
-        (self.puts.saturating_sub(self.keys(Order::Sequential).count + singles) / crowds).max(1)
+        (self
+            .puts
+            .saturating_sub(self.keys(Order::Sequential).count + singles)
+            / crowds)
+            .max(1)
     }
 }
 
@@ -117,11 +150,19 @@ pub(super) async fn round(
         servers: servers.clone(),
         seed: 1,
     };
-    let put = |order| Operation::Put { value_bytes: VALUE_BYTES, keys: sizes.keys(order) };
+    let put = |order| Operation::Put {
+        value_bytes: VALUE_BYTES,
+        keys: sizes.keys(order),
+    };
     let random = sizes.keys(Order::Random);
 
     line.set(format!("{}: filling", contender.label));
-    let fill = load(FILL_CLIENTS, put(Order::Sequential), sizes.keys(Order::Sequential).count, PUT_LIMIT);
+    let fill = load(
+        FILL_CLIENTS,
+        put(Order::Sequential),
+        sizes.keys(Order::Sequential).count,
+        PUT_LIMIT,
+    );
     let mut written = run(fill, bench.interrupt).await?.succeeded;
 
     for kind in [Kind::Put, Kind::Linearizable, Kind::Serializable] {
@@ -129,10 +170,22 @@ pub(super) async fn round(
             line.set(format!("{}: {kind}, {clients} clients", contender.label));
             let (operation, requests, limit) = match kind {
                 Kind::Put => (put(Order::Random), sizes.puts_of(clients), PUT_LIMIT),
-                Kind::Linearizable => (Operation::RangeLinearizable { keys: random }, sizes.gets, GET_LIMIT),
-                Kind::Serializable => (Operation::RangeSerializable { keys: random }, sizes.gets, GET_LIMIT),
+                Kind::Linearizable => (
+                    Operation::RangeLinearizable { keys: random },
+                    sizes.gets,
+                    GET_LIMIT,
+                ),
+                Kind::Serializable => (
+                    Operation::RangeSerializable { keys: random },
+                    sizes.gets,
+                    GET_LIMIT,
+                ),
             };
-            let limit = if clients == 1 { limit.min(SINGLE_LIMIT) } else { limit };
+            let limit = if clients == 1 {
+                limit.min(SINGLE_LIMIT)
+            } else {
+                limit
+            };
             let report = run(load(clients, operation, requests, limit), bench.interrupt).await?;
             if kind == Kind::Put {
                 written += report.succeeded;
@@ -143,7 +196,11 @@ pub(super) async fn round(
             // What single clients and the time limits left undone.
             let missing = sizes.puts.saturating_sub(written);
             if missing > 0 {
-                run(load(FILL_CLIENTS, put(Order::Random), missing, PUT_LIMIT), bench.interrupt).await?;
+                run(
+                    load(FILL_CLIENTS, put(Order::Random), missing, PUT_LIMIT),
+                    bench.interrupt,
+                )
+                .await?;
             }
             samples.push(Metric::LoadedMemory, largest_mib(&servers)?);
         }
@@ -155,13 +212,24 @@ pub(super) async fn round(
 pub(super) async fn run(load: Load, interrupt: &Interrupt) -> Result<Report, Error> {
     let stop = interrupt.token().clone();
     let running = tokio::task::spawn_blocking(move || load.run_until(&stop));
-    let report = running.await.map_err(|source| Error::because("the load generator failed", source))?;
+    let report = running
+        .await
+        .map_err(|source| Error::because("the load generator failed", source))?;
     interrupt.check()?;
     report.map_err(|source| Error::because("the cluster cannot be put under load", source))
 }
 
 fn record(kind: Kind, clients: usize, report: Report, samples: &mut Samples) {
-    let mut push = |figure, value| samples.push(Metric::Load { kind, clients, figure }, value);
+    let mut push = |figure, value| {
+        samples.push(
+            Metric::Load {
+                kind,
+                clients,
+                figure,
+            },
+            value,
+        )
+    };
     push(Figure::Throughput, report.throughput());
     push(Figure::P50, report.quantile_ms(0.5));
     push(Figure::P99, report.quantile_ms(0.99));
@@ -174,8 +242,12 @@ fn record(kind: Kind, clients: usize, report: Report, samples: &mut Samples) {
 
 /// The memory of the member that uses most.
 fn largest_mib(servers: &[u32]) -> Result<f64, Error> {
-    let usages = Usage::of_all(servers).map_err(|source| Error::because("a member ended during the run", source))?;
-    Ok(usages.iter().map(|usage| usage.rss_bytes as f64 / f64::from(1 << 20)).fold(0.0, f64::max))
+    let usages = Usage::of_all(servers)
+        .map_err(|source| Error::because("a member ended during the run", source))?;
+    Ok(usages
+        .iter()
+        .map(|usage| usage.rss_bytes as f64 / f64::from(1 << 20))
+        .fold(0.0, f64::max))
 }
 
 #[cfg(test)]
@@ -198,7 +270,11 @@ mod tests {
     fn the_loads_of_a_round_share_the_puts() {
         let sizes = Sizes::new(&args(&[1000, 1, 100, 100], 100_000)).unwrap();
         assert_eq!(sizes.clients, [1, 100, 1000]);
-        let loads: u64 = sizes.clients.iter().map(|clients| sizes.puts_of(*clients)).sum();
+        let loads: u64 = sizes
+            .clients
+            .iter()
+            .map(|clients| sizes.puts_of(*clients))
+            .sum();
         assert_eq!(sizes.keys(Order::Random).count + loads, 100_000);
         assert!(sizes.judges_memory());
     }
@@ -212,8 +288,19 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_refused() {
-        for bad in [args(&[], 1), args(&[0], 1), args(&[1], 0), BenchArgs { rounds: 0, ..args(&[1], 1) }] {
-            assert!(matches!(Sizes::new(&bad), Err(Error::Usage { .. })), "{bad:?}");
+        for bad in [
+            args(&[], 1),
+            args(&[0], 1),
+            args(&[1], 0),
+            BenchArgs {
+                rounds: 0,
+                ..args(&[1], 1)
+            },
+        ] {
+            assert!(
+                matches!(Sizes::new(&bad), Err(Error::Usage { .. })),
+                "{bad:?}"
+            );
         }
     }
 }

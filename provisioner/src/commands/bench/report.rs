@@ -36,8 +36,15 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn look() -> Self {
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load_average = load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0);
-        Self { cpus: available_parallelism().map_or(1, usize::from), load_average }
+        let load_average = load
+            .split(' ')
+            .next()
+            .and_then(|first| first.parse().ok())
+            .unwrap_or(0.0);
+        Self {
+            cpus: available_parallelism().map_or(1, usize::from),
+            load_average,
+        }
     }
 }
 
@@ -55,9 +62,19 @@ impl Document for Report {
             let mut cells = vec![row.metric.to_string(), row.unit.to_owned(), cell(&row.ours)];
             if versus {
                 cells.push(row.theirs.as_ref().map(cell).unwrap_or_default());
-                cells.push(row.ratio.map(|ratio| format!("x{ratio:.2}")).unwrap_or_default());
+                cells.push(
+                    row.ratio
+                        .map(|ratio| format!("x{ratio:.2}"))
+                        .unwrap_or_default(),
+                );
             }
-            cells.push(row.aims.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+            cells.push(
+                row.aims
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            );
             cells.push(verdict(row));
             table.row(cells);
         }
@@ -81,7 +98,12 @@ impl Report {
     }
 
     fn after(&self) -> String {
-        let judged = |verdict| self.figures.iter().filter(|row| row.verdict == Some(verdict)).count();
+        let judged = |verdict| {
+            self.figures
+                .iter()
+                .filter(|row| row.verdict == Some(verdict))
+                .count()
+        };
         let mut lines = vec![
             String::new(),
             format!("{} pass, {} short", judged(Verdict::Pass), judged(Verdict::Short)),
@@ -89,11 +111,16 @@ impl Report {
                 .to_owned(),
             "Memory is that of the largest member; server CPU is the sum over the members for each request.".to_owned(),
         ];
-        let generator: Vec<f64> =
-            self.figures.iter().filter(|row| is_generator(row)).map(|row| row.ours.median).collect();
-        if let (Some(least), Some(most)) =
-            (generator.iter().copied().reduce(f64::min), generator.iter().copied().reduce(f64::max))
-        {
+        let generator: Vec<f64> = self
+            .figures
+            .iter()
+            .filter(|row| is_generator(row))
+            .map(|row| row.ours.median)
+            .collect();
+        if let (Some(least), Some(most)) = (
+            generator.iter().copied().reduce(f64::min),
+            generator.iter().copied().reduce(f64::max),
+        ) {
             lines.push(format!(
                 "Clients spread over all members, a single one talks to the leader.\n\
                  The load generator shares the CPUs and used {least:.0} to {most:.0} us for each request."
@@ -109,7 +136,13 @@ impl Report {
 }
 
 fn is_generator(row: &Row) -> bool {
-    matches!(row.metric, Metric::Load { figure: Figure::GeneratorCpu, .. })
+    matches!(
+        row.metric,
+        Metric::Load {
+            figure: Figure::GeneratorCpu,
+            ..
+        }
+    )
 }
 
 fn verdict(row: &Row) -> String {
@@ -126,7 +159,11 @@ fn cell(summary: &Summary) -> String {
     if summary.samples.len() < 2 {
         return median;
     }
-    format!("{median} ({}-{})", number(summary.lowest), number(summary.highest))
+    format!(
+        "{median} ({}-{})",
+        number(summary.lowest),
+        number(summary.highest)
+    )
 }
 
 /// Three digits, or all that stand before the point.
@@ -145,7 +182,11 @@ mod tests {
     use super::*;
 
     fn report(theirs: bool) -> Report {
-        let put = |figure| Metric::Load { kind: Kind::Put, clients: 100, figure };
+        let put = |figure| Metric::Load {
+            kind: Kind::Put,
+            clients: 100,
+            figure,
+        };
         let samples = |factor: f64| {
             BTreeMap::from([
                 (Metric::FirstWrite, vec![400.0 * factor, 500.0 * factor]),
@@ -165,28 +206,75 @@ mod tests {
             value_bytes: 256,
             rounds: 1,
             cold_starts: 2,
-            machine: Machine { cpus: 2, load_average: 0.5 },
+            machine: Machine {
+                cpus: 2,
+                load_average: 0.5,
+            },
             figures: judge(&samples(1.0), other.as_ref(), true),
-            errors: BTreeMap::from([("etcd".to_owned(), BTreeMap::from([("gRPC status 14".to_owned(), 2)]))]),
+            errors: BTreeMap::from([(
+                "etcd".to_owned(),
+                BTreeMap::from([("gRPC status 14".to_owned(), 2)]),
+            )]),
         }
     }
 
     #[test]
     fn two_binaries_are_compared_line_by_line() {
         let text = report(true).table().render();
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
-        assert!(lines.contains(&vec!["FIGURE", "UNIT", "MEMBER", "ETCD", "RATIO", "TARGET", "VERDICT"]), "{text}");
-        assert!(lines.contains(&vec!["up to first write", "ms", "450 (400-500)", "945 (840-1050)", "x0.48", "< 1000, <= x0.5", "pass"]), "{text}");
-        assert!(lines.contains(&vec!["put, 100 clients: throughput", "/s", "9000", "4286", "x2.10", ">= x1.5", "pass"]), "{text}");
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| {
+                line.split("  ")
+                    .map(str::trim)
+                    .filter(|cell| !cell.is_empty())
+                    .collect()
+            })
+            .collect();
+        assert!(
+            lines.contains(&vec![
+                "FIGURE", "UNIT", "MEMBER", "ETCD", "RATIO", "TARGET", "VERDICT"
+            ]),
+            "{text}"
+        );
+        assert!(
+            lines.contains(&vec![
+                "up to first write",
+                "ms",
+                "450 (400-500)",
+                "945 (840-1050)",
+                "x0.48",
+                "< 1000, <= x0.5",
+                "pass"
+            ]),
+            "{text}"
+        );
+        assert!(
+            lines.contains(&vec![
+                "put, 100 clients: throughput",
+                "/s",
+                "9000",
+                "4286",
+                "x2.10",
+                ">= x1.5",
+                "pass"
+            ]),
+            "{text}"
+        );
         assert!(text.contains("3 pass, 0 short"), "{text}");
-        assert!(text.contains("etcd: 2 requests failed: gRPC status 14"), "{text}");
+        assert!(
+            text.contains("etcd: 2 requests failed: gRPC status 14"),
+            "{text}"
+        );
         assert!(!text.contains("generator CPU"), "{text}");
     }
 
     #[test]
     fn one_binary_alone_has_no_ratio() {
         let text = report(false).table().render();
-        assert!(!text.contains("RATIO") && text.contains("< 1000 "), "{text}");
+        assert!(
+            !text.contains("RATIO") && text.contains("< 1000 "),
+            "{text}"
+        );
     }
 
     #[test]
@@ -195,11 +283,17 @@ mod tests {
         let first = &json["figures"][0];
         assert_eq!(first["metric"], "up to first write");
         assert_eq!(first["ours"]["samples"], serde_json::json!([400.0, 500.0]));
-        assert_eq!((&first["verdict"], &first["aims"][1]), (&"pass".into(), &"<= x0.5".into()));
+        assert_eq!(
+            (&first["verdict"], &first["aims"][1]),
+            (&"pass".into(), &"<= x0.5".into())
+        );
     }
 
     #[test]
     fn numbers_keep_three_digits() {
-        assert_eq!([0.5, 9.999, 12.34, 99.97, 1234.5].map(number), ["0.50", "10.0", "12.3", "100", "1234"]);
+        assert_eq!(
+            [0.5, 9.999, 12.34, 99.97, 1234.5].map(number),
+            ["0.50", "10.0", "12.3", "100", "1234"]
+        );
     }
 }

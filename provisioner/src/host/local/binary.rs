@@ -32,7 +32,9 @@ pub fn included_member() -> Result<PathBuf, BinaryError> {
     if let Some(path) = env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         return resolve(Path::new(&path));
     }
-    let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("member")));
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(|dir| dir.join("member")));
     let looked_at: Vec<PathBuf> = beside.into_iter().collect();
     first_executable("member", looked_at)
 }
@@ -45,13 +47,20 @@ pub fn resolve(program: &Path) -> Result<PathBuf, BinaryError> {
         return first_executable(&name, vec![path]);
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    first_executable(&name, env::split_paths(&path).map(|dir| dir.join(program)).collect())
+    first_executable(
+        &name,
+        env::split_paths(&path)
+            .map(|dir| dir.join(program))
+            .collect(),
+    )
 }
 
 fn first_executable(name: &str, looked_at: Vec<PathBuf>) -> Result<PathBuf, BinaryError> {
     let mut blocked = None;
     for path in &looked_at {
-        let Ok(meta) = fs::metadata(path) else { continue };
+        let Ok(meta) = fs::metadata(path) else {
+            continue;
+        };
         if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
             return Ok(path.clone());
         }
@@ -59,7 +68,10 @@ fn first_executable(name: &str, looked_at: Vec<PathBuf>) -> Result<PathBuf, Bina
     }
     Err(match blocked {
         Some(path) => BinaryError::NotExecutable { path },
-        None => BinaryError::Missing { name: name.to_owned(), looked_at },
+        None => BinaryError::Missing {
+            name: name.to_owned(),
+            looked_at,
+        },
     })
 }
 
@@ -67,7 +79,11 @@ fn list(paths: &[PathBuf]) -> String {
     if paths.is_empty() {
         return "no place, because PATH is empty".to_owned();
     }
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -77,8 +93,13 @@ mod tests {
     #[test]
     fn a_missing_binary_names_every_place() {
         let error = resolve(Path::new("/nowhere/etcd")).unwrap_err();
-        assert_eq!(error.to_string(), "no /nowhere/etcd binary: looked at /nowhere/etcd");
-        let error = resolve(Path::new("no-such-program-anywhere")).unwrap_err().to_string();
+        assert_eq!(
+            error.to_string(),
+            "no /nowhere/etcd binary: looked at /nowhere/etcd"
+        );
+        let error = resolve(Path::new("no-such-program-anywhere"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("/no-such-program-anywhere"), "{error}");
     }
 
@@ -86,7 +107,10 @@ mod tests {
     fn a_plain_file_is_not_a_program() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = resolve(file.path()).unwrap_err();
-        assert!(matches!(error, BinaryError::NotExecutable { .. }), "{error}");
+        assert!(
+            matches!(error, BinaryError::NotExecutable { .. }),
+            "{error}"
+        );
     }
 
     #[test]

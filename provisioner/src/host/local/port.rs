@@ -61,8 +61,12 @@ impl Listener {
     /// Whether a listener on `address` would collide with this one.
     #[must_use]
     pub fn blocks(&self, address: SocketAddr) -> bool {
-        let (mine, other) = (self.address.ip().to_canonical(), address.ip().to_canonical());
-        self.address.port() == address.port() && (mine == other || mine.is_unspecified() || other.is_unspecified())
+        let (mine, other) = (
+            self.address.ip().to_canonical(),
+            address.ip().to_canonical(),
+        );
+        self.address.port() == address.port()
+            && (mine == other || mine.is_unspecified() || other.is_unspecified())
     }
 }
 
@@ -81,10 +85,20 @@ pub fn owner_of(listener: &Listener) -> io::Result<Owner> {
     let wanted = format!("socket:[{}]", listener.inode);
     for entry in fs::read_dir("/proc")? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        let Ok(descriptors) = fs::read_dir(entry.path().join("fd")) else {
+            continue;
+        };
         for descriptor in descriptors.flatten() {
-            if fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str()) {
+            if fs::read_link(descriptor.path())
+                .is_ok_and(|target| target.as_os_str() == wanted.as_str())
+            {
                 let command = argv(pid).unwrap_or_default().join(" ");
                 return Ok(Owner::Process { pid, command });
             }
@@ -98,13 +112,21 @@ pub fn owner_of(listener: &Listener) -> io::Result<Owner> {
 /// Stays below the kernel's ephemeral range, so that no outgoing connection takes a remembered port.
 pub fn free_block(len: u16, seed: u64, avoid: &[Range<u16>]) -> Result<u16, PortError> {
     let range = search_range();
-    let taken: BTreeSet<u16> =
-        listeners().map_err(PortError::Read)?.iter().map(|listener| listener.address.port()).collect();
+    let taken: BTreeSet<u16> = listeners()
+        .map_err(PortError::Read)?
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect();
     let is_free = |port: u16| {
-        !taken.contains(&port) && !avoid.iter().any(|block| block.contains(&port)) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        !taken.contains(&port)
+            && !avoid.iter().any(|block| block.contains(&port))
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
     };
     let slots = (range.end - range.start) / len.max(1);
-    let exhausted = || PortError::Exhausted { len, range: range.clone() };
+    let exhausted = || PortError::Exhausted {
+        len,
+        range: range.clone(),
+    };
     if slots == 0 {
         return Err(exhausted());
     }
@@ -121,9 +143,15 @@ fn search_range() -> Range<u16> {
     const DEFAULT_END: u16 = 32_768;
     let ephemeral = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
-        .and_then(|text| text.split_ascii_whitespace().next().and_then(|low| low.parse::<u16>().ok()));
+        .and_then(|text| {
+            text.split_ascii_whitespace()
+                .next()
+                .and_then(|low| low.parse::<u16>().ok())
+        });
     // A host that gives nearly everything to outgoing connections leaves no better choice than the default range.
-    let end = ephemeral.filter(|low| *low > FIRST + 1_000).unwrap_or(DEFAULT_END);
+    let end = ephemeral
+        .filter(|low| *low > FIRST + 1_000)
+        .unwrap_or(DEFAULT_END);
     FIRST..end
 }
 
@@ -139,7 +167,10 @@ fn parse_row(row: &str) -> Option<Listener> {
     }
     let (ip, port) = fields.get(1)?.split_once(':')?;
     let address = SocketAddr::new(parse_ip(ip)?, u16::from_str_radix(port, 16).ok()?);
-    Some(Listener { address, inode: fields.get(9)?.parse().ok()? })
+    Some(Listener {
+        address,
+        inode: fields.get(9)?.parse().ok()?,
+    })
 }
 
 // The kernel prints each 32-bit word of an address in host order.
@@ -169,7 +200,11 @@ mod tests {
     fn the_holder_of_a_port_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let found = listeners().unwrap().into_iter().find(|listener| listener.blocks(address)).unwrap();
+        let found = listeners()
+            .unwrap()
+            .into_iter()
+            .find(|listener| listener.blocks(address))
+            .unwrap();
         match owner_of(&found).unwrap() {
             Owner::Process { pid, command } => {
                 assert_eq!(pid, std::process::id());
@@ -181,10 +216,16 @@ mod tests {
 
     #[test]
     fn a_wildcard_listener_blocks_every_address_of_its_port() {
-        let wildcard = Listener { address: "[::]:2379".parse().unwrap(), inode: 1 };
+        let wildcard = Listener {
+            address: "[::]:2379".parse().unwrap(),
+            inode: 1,
+        };
         assert!(wildcard.blocks("127.0.0.1:2379".parse().unwrap()));
         assert!(!wildcard.blocks("127.0.0.1:2380".parse().unwrap()));
-        let one = Listener { address: "127.0.0.2:2379".parse().unwrap(), inode: 1 };
+        let one = Listener {
+            address: "127.0.0.2:2379".parse().unwrap(),
+            inode: 1,
+        };
         assert!(!one.blocks("127.0.0.1:2379".parse().unwrap()));
         assert!(one.blocks("0.0.0.0:2379".parse().unwrap()));
     }
@@ -206,6 +247,12 @@ mod tests {
         let row = "   0: 0100007F:094B 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 31 1 0 100 0 0 10 0";
         assert_eq!(parse_row(row), None);
         let row = row.replace(" 01 ", " 0A ");
-        assert_eq!(parse_row(&row), Some(Listener { address: "127.0.0.1:2379".parse().unwrap(), inode: 31 }));
+        assert_eq!(
+            parse_row(&row),
+            Some(Listener {
+                address: "127.0.0.1:2379".parse().unwrap(),
+                inode: 31
+            })
+        );
     }
 }

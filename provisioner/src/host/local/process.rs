@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 
 // One system call each: short enough that nobody waits for a process that is gone.
 const GONE_EVERY: Duration = Duration::from_millis(2);
+// Much longer than a kernel takes to free a few hundred megabytes and close some thousand files.
+const DYING_LIMIT: Duration = Duration::from_secs(2);
 
 /// One process for as long as it lives: pid, its start time and the boot that the start time counts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,7 @@ pub struct Process {
 
 struct Stat {
     state: char,
+    threads: u64,
     start_ticks: u64,
 }
 
@@ -34,15 +37,33 @@ impl Process {
     /// Identifies the process that has this pid now.
     pub fn of(pid: u32) -> io::Result<Self> {
         let stat = stat(pid)?;
-        Ok(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id()? })
+        Ok(Self {
+            pid,
+            start_ticks: stat.start_ticks,
+            boot_id: boot_id()?,
+        })
     }
 
     /// Whether it still runs; a zombie does not.
+    ///
+    /// A killed process with many threads lets go of its ports and files one thread at a time. That takes milliseconds, and
+    /// until it is over the process is neither running nor out of the way, so this waits for it.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        let same_boot = boot_id().is_ok_and(|id| id == self.boot_id);
-        same_boot
-            && stat(self.pid).is_ok_and(|stat| stat.start_ticks == self.start_ticks && !matches!(stat.state, 'Z' | 'X'))
+        let deadline = Instant::now() + DYING_LIMIT;
+        if boot_id().is_ok_and(|id| id != self.boot_id) {
+            return false;
+        }
+        loop {
+            match stat(self.pid) {
+                Ok(stat) if stat.start_ticks != self.start_ticks => return false,
+                Ok(stat) if !matches!(stat.state, 'Z' | 'X') => return true,
+                Ok(stat) if stat.threads > 1 && Instant::now() < deadline => {
+                    std::thread::sleep(GONE_EVERY)
+                }
+                Ok(_) | Err(_) => return false,
+            }
+        }
     }
 
     /// Its argument vector, program first, as the kernel remembers it.
@@ -52,7 +73,9 @@ impl Process {
 
     /// Sends a signal. `Ok(false)`: the process was gone already.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
-        let Some(fd) = self.open()? else { return Ok(false) };
+        let Some(fd) = self.open()? else {
+            return Ok(false);
+        };
         match pidfd_send_signal(&fd, signal) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),
@@ -62,7 +85,9 @@ impl Process {
 
     /// Waits until it is gone, at most for `limit`. Answers whether it is.
     pub async fn wait_gone(&self, limit: Duration) -> io::Result<bool> {
-        let Some(fd) = self.open()? else { return Ok(true) };
+        let Some(fd) = self.open()? else {
+            return Ok(true);
+        };
         let deadline = Instant::now() + limit;
         loop {
             // A pidfd becomes readable when its process ends. Asking without blocking needs no thread that outlives the wait.
@@ -79,7 +104,9 @@ impl Process {
 
     // The descriptor pins the process; checking identity after opening rules out a reused pid.
     fn open(&self) -> io::Result<Option<OwnedFd>> {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) if self.is_running() => Ok(Some(fd)),
             Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(None),
@@ -95,7 +122,13 @@ pub fn find_by_argument(argument: &str) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
         // Processes come and go while the directory is read.
         let Ok(args) = argv(pid) else { continue };
         if args.iter().any(|arg| arg == argument)
@@ -111,7 +144,8 @@ pub fn find_by_argument(argument: &str) -> io::Result<Vec<Process>> {
 /// The host's name, for locks and messages.
 #[must_use]
 pub fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
 pub(super) fn argv(pid: u32) -> io::Result<Vec<String>> {
@@ -120,16 +154,28 @@ pub(super) fn argv(pid: u32) -> io::Result<Vec<String>> {
     if raw.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(raw.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect())
+    Ok(raw
+        .split(|byte| *byte == 0)
+        .map(|arg| String::from_utf8_lossy(arg).into_owned())
+        .collect())
 }
 
 fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
+    Ok(
+        fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))?
+            .trim()
+            .to_owned(),
+    )
 }
 
 fn stat(pid: u32) -> io::Result<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not as proc(5) says")))
+    parse_stat(&text).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat is not as proc(5) says"),
+        )
+    })
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
@@ -137,9 +183,14 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let rest = &text[text.rfind(')')? + 1..];
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Field 22 of the line; the state was field 3.
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_ticks })
+    // Fields 20 and 22 of the line; the state was field 3.
+    let threads = fields.nth(16)?.parse().ok()?;
+    let start_ticks = fields.nth(1)?.parse().ok()?;
+    Some(Stat {
+        state,
+        threads,
+        start_ticks,
+    })
 }
 
 #[cfg(test)]
@@ -148,30 +199,54 @@ mod tests {
 
     #[test]
     fn a_command_with_parentheses_does_not_shift_the_fields() {
-        let line = "77 (a) b (c)) S 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 424242 1000 10 184467";
+        let line =
+            "77 (a) b (c)) S 1 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 424242 1000 10 184467";
         let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.state, stat.start_ticks), ('S', 424_242));
+        assert_eq!(
+            (stat.state, stat.threads, stat.start_ticks),
+            ('S', 9, 424_242)
+        );
     }
 
     #[test]
     fn a_reused_pid_is_another_process() {
         let me = Process::of(std::process::id()).unwrap();
         assert!(me.is_running());
-        let before_me = Process { start_ticks: me.start_ticks.wrapping_sub(1), ..me.clone() };
+        let before_me = Process {
+            start_ticks: me.start_ticks.wrapping_sub(1),
+            ..me.clone()
+        };
         assert!(!before_me.is_running());
-        assert!(!before_me.signal(Signal::TERM).unwrap(), "the signal must not reach this test");
-        let other_boot = Process { boot_id: "another".to_owned(), ..me };
+        assert!(
+            !before_me.signal(Signal::TERM).unwrap(),
+            "the signal must not reach this test"
+        );
+        let other_boot = Process {
+            boot_id: "another".to_owned(),
+            ..me
+        };
         assert!(!other_boot.is_running());
     }
 
     #[test]
     fn a_process_is_found_by_an_exact_argument() {
         let mark = format!("--mark-{}", std::process::id());
-        let mut child = std::process::Command::new("sleep").arg0_is_kept(&mark).spawn().unwrap();
-        let found = find_by_argument(&mark).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg0_is_kept(&mark)
+            .spawn()
+            .unwrap();
+        // The kernel shows the arguments a moment after the program was started.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut found = find_by_argument(&mark).unwrap();
+        while found.is_empty() && Instant::now() < deadline {
+            found = find_by_argument(&mark).unwrap();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), [child.id()]);
+        assert_eq!(
+            found.iter().map(|process| process.pid).collect::<Vec<_>>(),
+            [child.id()]
+        );
         assert!(find_by_argument(&mark).unwrap().is_empty());
     }
 

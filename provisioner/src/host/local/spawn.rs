@@ -83,27 +83,55 @@ impl Launch<'_> {
     pub fn start(&self) -> Result<Launched, SpawnError> {
         let open = || -> io::Result<(File, File, u64)> {
             rotate(self.log)?;
-            let out = OpenOptions::new().create(true).append(true).mode(0o600).open(self.log)?;
+            let out = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(self.log)?;
             let offset = out.metadata()?.len();
             Ok((out.try_clone()?, out, offset))
         };
-        let (out, err, offset) = open().map_err(|source| SpawnError::Log { path: self.log.to_owned(), source })?;
-        let run = |source| SpawnError::Run { program: self.program.to_owned(), source };
+        let (out, err, offset) = open().map_err(|source| SpawnError::Log {
+            path: self.log.to_owned(),
+            source,
+        })?;
+        let run = |source| SpawnError::Run {
+            program: self.program.to_owned(),
+            source,
+        };
         // setpriv(1) sets the wish and becomes the program; asking the kernel directly needs code between fork and exec.
-        let setpriv = if self.dies_with_parent { resolve(Path::new("setpriv")).ok() } else { None };
+        let setpriv = if self.dies_with_parent {
+            resolve(Path::new("setpriv")).ok()
+        } else {
+            None
+        };
         let first = setpriv.as_deref().unwrap_or(self.program);
         let mut command = CommandWrap::with_new(first, |command| {
             if setpriv.is_some() {
-                command.args(["--pdeathsig", "KILL", "--"]).arg(self.program);
+                command
+                    .args(["--pdeathsig", "KILL", "--"])
+                    .arg(self.program);
             }
-            command.args(self.args).current_dir(self.dir).stdin(Stdio::null()).stdout(out).stderr(err);
+            command
+                .args(self.args)
+                .current_dir(self.dir)
+                .stdin(Stdio::null())
+                .stdout(out)
+                .stderr(err);
             for name in member_settings_of(env::vars_os().map(|(name, _)| name)) {
                 command.env_remove(name);
             }
         });
         let child = command.wrap(ProcessSession).spawn().map_err(run)?;
         let process = Process::of(child.id()).map_err(run)?;
-        Ok(Launched { process, log: LogTail { path: self.log.to_owned(), offset }, child })
+        Ok(Launched {
+            process,
+            log: LogTail {
+                path: self.log.to_owned(),
+                offset,
+            },
+            child,
+        })
     }
 }
 
@@ -160,7 +188,10 @@ impl LogTail {
         };
         let text = read().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(count)..].iter().map(|line| (*line).to_owned()).collect()
+        lines[lines.len().saturating_sub(count)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
     }
 
     /// The log file.
@@ -178,7 +209,10 @@ pub fn replace_with<K: AsRef<OsStr>, V: AsRef<OsStr>>(
 ) -> SpawnError {
     let (program, args) = split(command);
     let source = prepared(program, args, set, unset).exec();
-    SpawnError::Run { program: PathBuf::from(program), source }
+    SpawnError::Run {
+        program: PathBuf::from(program),
+        source,
+    }
 }
 
 /// Starts `command` with this process's own streams; the caller waits for it.
@@ -190,14 +224,18 @@ pub fn run_foreground<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     let (program, args) = split(command);
     tokio::process::Command::from(prepared(program, args, set, unset))
         .spawn()
-        .map_err(|source| SpawnError::Run { program: PathBuf::from(program), source })
+        .map_err(|source| SpawnError::Run {
+            program: PathBuf::from(program),
+            source,
+        })
 }
 
 /// Whether the terminal delivers Ctrl-C to this process group, so to a foreground child as well.
 #[must_use]
 pub fn foreground_owns_terminal() -> bool {
     let stdin = io::stdin();
-    stdin.is_terminal() && rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
+    stdin.is_terminal()
+        && rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 /// What `PROGRAM --version` prints.
@@ -206,7 +244,10 @@ pub fn version_text(program: &Path) -> Result<String, SpawnError> {
         .arg("--version")
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| SpawnError::Run { program: program.to_owned(), source })?;
+        .map_err(|source| SpawnError::Run {
+            program: program.to_owned(),
+            source,
+        })?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -236,7 +277,12 @@ fn prepared<K: AsRef<OsStr>, V: AsRef<OsStr>>(
 // A member takes its settings from the topology alone: an ETCD_* variable of the user's shell would silently change it, or
 // collide with a flag. The one exception lets upstream etcd run on processors that it does not support officially.
 fn member_settings_of(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    names.filter(|name| name.to_str().is_some_and(|name| name.starts_with("ETCD_") && name != "ETCD_UNSUPPORTED_ARCH")).collect()
+    names
+        .filter(|name| {
+            name.to_str()
+                .is_some_and(|name| name.starts_with("ETCD_") && name != "ETCD_UNSUPPORTED_ARCH")
+        })
+        .collect()
 }
 
 // One old file is kept: enough to look back, bounded on disk.
@@ -255,7 +301,15 @@ mod tests {
 
     fn launch(dir: &Path, script: &str) -> Launched {
         let args = ["-c".to_owned(), script.to_owned()];
-        Launch { program: Path::new("/bin/sh"), args: &args, log: &dir.join("log"), dir, dies_with_parent: false }.start().unwrap()
+        Launch {
+            program: Path::new("/bin/sh"),
+            args: &args,
+            log: &dir.join("log"),
+            dir,
+            dies_with_parent: false,
+        }
+        .start()
+        .unwrap()
     }
 
     fn wait_exit(launched: &mut Launched) -> Exit {
@@ -290,13 +344,21 @@ mod tests {
 
     #[test]
     fn settings_of_the_users_shell_do_not_reach_members() {
-        let names = ["ETCD_NAME", "ETCDCTL_CERT", "PATH", "ETCD_UNSUPPORTED_ARCH"].map(OsString::from);
-        assert_eq!(member_settings_of(names.into_iter()), [OsString::from("ETCD_NAME")]);
+        let names =
+            ["ETCD_NAME", "ETCDCTL_CERT", "PATH", "ETCD_UNSUPPORTED_ARCH"].map(OsString::from);
+        assert_eq!(
+            member_settings_of(names.into_iter()),
+            [OsString::from("ETCD_NAME")]
+        );
     }
 
     #[test]
     fn a_program_says_its_version() {
-        assert!(version_text(Path::new("/bin/ps")).unwrap().starts_with("ps from"));
+        assert!(
+            version_text(Path::new("/bin/ps"))
+                .unwrap()
+                .starts_with("ps from")
+        );
         assert!(version_text(Path::new("/no/such/program")).is_err());
     }
 
