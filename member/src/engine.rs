@@ -32,12 +32,18 @@ impl RocksEngine {
         create_dir(&dir)?;
         let current = match fs::read_to_string(dir.join(CURRENT)) {
             Ok(name) => number(name.trim()).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{} names no database", dir.join(CURRENT).display()))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} names no database", dir.join(CURRENT).display()),
+                )
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 1,
             Err(error) => return Err(error),
         };
-        let engine = Self { dir, current: Mutex::new(current) };
+        let engine = Self {
+            dir,
+            current: Mutex::new(current),
+        };
         engine.point_to(current)?;
         engine.remove_others(current)?;
         let scratch = engine.dir.join(SCRATCH);
@@ -55,7 +61,12 @@ impl RocksEngine {
     /// Makes `number` the current database, durably.
     fn point_to(&self, number: u64) -> io::Result<()> {
         let next = self.dir.join("CURRENT.next");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&next)?;
         writeln!(file, "db-{number}")?;
         file.sync_all()?;
         fs::rename(&next, self.dir.join(CURRENT))?;
@@ -66,7 +77,11 @@ impl RocksEngine {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let name = entry.file_name();
-            if name.to_str().and_then(number).is_some_and(|number| number != current) {
+            if name
+                .to_str()
+                .and_then(number)
+                .is_some_and(|number| number != current)
+            {
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -74,7 +89,8 @@ impl RocksEngine {
     }
 
     fn backend(&self, number: u64) -> io::Result<RocksBackend> {
-        RocksBackend::open(&self.database(number), StoreOptions::default()).map_err(io::Error::other)
+        RocksBackend::open(&self.database(number), StoreOptions::default())
+            .map_err(io::Error::other)
     }
 }
 
@@ -90,7 +106,10 @@ impl Engine for RocksEngine {
     type Backend = RocksBackend;
 
     fn open(&self) -> io::Result<RocksBackend> {
-        let current = *self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let current = *self
+            .current
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.backend(current)
     }
 
@@ -107,7 +126,10 @@ impl Engine for RocksEngine {
     }
 
     fn replace(&self, dir: &Path) -> io::Result<RocksBackend> {
-        let mut current = self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = self
+            .current
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let next = *current + 1;
         // Readers may still use the current database; the one before it has none left.
         self.remove_others(*current)?;

@@ -23,13 +23,28 @@ const TIMESTAMP: &[BorrowedFormatItem<'_>] =
 
 /// Installs the log for the rest of the process.
 pub(crate) fn init(flags: &Flags) -> io::Result<()> {
-    let outputs = flags.log_outputs.iter().map(open).collect::<io::Result<Vec<_>>>()?;
+    let outputs = flags
+        .log_outputs
+        .iter()
+        .map(open)
+        .collect::<io::Result<Vec<_>>>()?;
     let level = level(flags.log_level);
     // openraft tells at info what only its developers need.
-    let raft = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::ERROR) };
-    let filter = Targets::new().with_default(level).with_target("openraft", raft);
-    let lines = Lines { format: flags.log_format, outputs: Mutex::new(outputs) };
-    let _ = Registry::default().with(lines.with_filter(filter)).try_init();
+    let raft = if level >= LevelFilter::DEBUG {
+        level
+    } else {
+        level.min(LevelFilter::ERROR)
+    };
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target("openraft", raft);
+    let lines = Lines {
+        format: flags.log_format,
+        outputs: Mutex::new(outputs),
+    };
+    let _ = Registry::default()
+        .with(lines.with_filter(filter))
+        .try_init();
     Ok(())
 }
 
@@ -63,9 +78,14 @@ impl<S: Subscriber> Layer<S> for Lines {
         let mut record = Record::default();
         event.record(&mut record);
         let metadata = event.metadata();
-        let level = record.fields.remove("level").and_then(|level| level.as_str().map(str::to_owned));
+        let level = record
+            .fields
+            .remove("level")
+            .and_then(|level| level.as_str().map(str::to_owned));
         let level = level.unwrap_or_else(|| name(*metadata.level()).to_owned());
-        let ts = OffsetDateTime::now_utc().format(&TIMESTAMP).unwrap_or_default();
+        let ts = OffsetDateTime::now_utc()
+            .format(&TIMESTAMP)
+            .unwrap_or_default();
         let file = metadata.file().unwrap_or_default();
         // zap prints the last directory and the file.
         let short = file.rsplit_once("/src/").map_or(file, |(_, short)| short);
@@ -96,7 +116,10 @@ impl<S: Subscriber> Layer<S> for Lines {
                 format!("{ts}\t{level}\t{caller}\t{}{fields}\n", record.message)
             }
         };
-        let mut outputs = self.outputs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut outputs = self
+            .outputs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         for output in outputs.iter_mut() {
             // A log that cannot be written must not stop the member.
             let _ = output.write_all(line.as_bytes());

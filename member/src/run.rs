@@ -16,7 +16,8 @@ use crate::logging;
 /// Parses the command line, runs the member, and says how it ended.
 pub(crate) fn run() -> ExitCode {
     let read = |path: &std::path::Path| std::fs::read_to_string(path);
-    let command = match member_flags::parse(std::env::args_os().skip(1), std::env::vars_os(), &read) {
+    let command = match member_flags::parse(std::env::args_os().skip(1), std::env::vars_os(), &read)
+    {
         Ok(command) => command,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
@@ -37,7 +38,7 @@ pub(crate) fn run() -> ExitCode {
                 let _ = writeln!(io::stderr(), "cannot open the log output: {error}");
                 return ExitCode::FAILURE;
             }
-            for warning in &run.warnings {
+            for warning in run.warnings.iter().chain(&run.flags.warnings()) {
                 tracing::warn!("{warning}");
             }
             serve(&run.flags)
@@ -114,5 +115,7 @@ async fn until_stopped(flags: &Flags) -> Result<c_int, MemberError> {
 }
 
 fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, MemberError> {
-    signal(kind).map_err(|error| MemberError::Consensus { reason: format!("cannot listen for signals: {error}") })
+    signal(kind).map_err(|error| MemberError::Consensus {
+        reason: format!("cannot listen for signals: {error}"),
+    })
 }

@@ -21,7 +21,10 @@ impl<T> Histogram<T> {
     /// An empty histogram.
     #[must_use]
     pub fn new() -> Self {
-        Self { counts: [0; BUCKETS], data: PhantomData }
+        Self {
+            counts: [0; BUCKETS],
+            data: PhantomData,
+        }
     }
 
     /// Counts a value.
@@ -93,7 +96,11 @@ pub struct PercentileStats {
 
 impl fmt::Display for PercentileStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "n={} p50={} p90={} p99={}", self.samples, self.p50, self.p90, self.p99)
+        write!(
+            f,
+            "n={} p50={} p90={} p99={}",
+            self.samples, self.p50, self.p90, self.p99
+        )
     }
 }
 
@@ -137,6 +144,9 @@ mod tests {
         assert_eq!(histogram.percentile_stats().p99, 0, "empty");
         (0..100).for_each(|value| histogram.record(value));
         let stats = histogram.percentile_stats();
-        assert_eq!((stats.samples, stats.p1, stats.p50, stats.p99), (100, 0, 32, 64));
+        assert_eq!(
+            (stats.samples, stats.p1, stats.p50, stats.p99),
+            (100, 0, 32, 64)
+        );
     }
 }

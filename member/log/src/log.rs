@@ -96,10 +96,10 @@ impl Log {
         })
     }
 
-    /// Whether the log was never used: no identity, no vote, no entry.
-    pub fn is_empty(&self) -> bool {
+    /// Whether anything was voted or appended; an identity alone is no history.
+    pub fn has_history(&self) -> bool {
         let state = self.shared.lock();
-        state.identity.is_none() && state.vote.is_none() && state.last.is_none()
+        state.vote.is_some() || state.last.is_some()
     }
 
     /// The identity, if it was set.

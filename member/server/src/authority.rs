@@ -37,9 +37,17 @@ const HUFFMAN: u8 = 0x80;
 /// Huffman codes of `http://` and `https://`, what they become, and which bits of the last byte belong to them.
 const RULES: [Rule; 2] = [
     // http:// -> httpx--; the 41st bit is 0 in both.
-    Rule { find: &[0x9d, 0x29, 0xae, 0xe3, 0x0c], put: &[0x9d, 0x29, 0xaf, 0xca, 0xcb], last_mask: 0xff },
+    Rule {
+        find: &[0x9d, 0x29, 0xae, 0xe3, 0x0c],
+        put: &[0x9d, 0x29, 0xaf, 0xca, 0xcb],
+        last_mask: 0xff,
+    },
     // https:// -> httpsx--; 46 bits.
-    Rule { find: &[0x9d, 0x29, 0xad, 0x17, 0x18, 0x60], put: &[0x9d, 0x29, 0xad, 0x1e, 0x56, 0x58], last_mask: 0xfc },
+    Rule {
+        find: &[0x9d, 0x29, 0xad, 0x17, 0x18, 0x60],
+        put: &[0x9d, 0x29, 0xad, 0x1e, 0x56, 0x58],
+        last_mask: 0xfc,
+    },
 ];
 
 struct Rule {
@@ -52,10 +60,18 @@ impl Rule {
     /// How many bytes of the rule `value` begins with; `None` when it does not match.
     fn matches(&self, value: &[u8]) -> bool {
         value.len() == self.find.len()
-            && value.iter().zip(self.find).enumerate().all(|(i, (byte, wanted))| {
-                let mask = if i + 1 == self.find.len() { self.last_mask } else { 0xff };
-                byte & mask == *wanted
-            })
+            && value
+                .iter()
+                .zip(self.find)
+                .enumerate()
+                .all(|(i, (byte, wanted))| {
+                    let mask = if i + 1 == self.find.len() {
+                        self.last_mask
+                    } else {
+                        0xff
+                    };
+                    byte & mask == *wanted
+                })
     }
 }
 
@@ -69,7 +85,9 @@ struct Window {
 
 impl AuthorityFix {
     pub(crate) fn new() -> Self {
-        Self { state: State::Preface(0) }
+        Self {
+            state: State::Preface(0),
+        }
     }
 
     /// Mends the next inbound bytes.
@@ -89,7 +107,10 @@ impl AuthorityFix {
                     at += 1;
                     *seen += 1;
                     if *seen == PREFACE.len() {
-                        self.state = State::Header { seen: 0, header: [0; 9] };
+                        self.state = State::Header {
+                            seen: 0,
+                            header: [0; 9],
+                        };
                     }
                 }
                 State::Header { seen, header } => {
@@ -97,10 +118,18 @@ impl AuthorityFix {
                     at += 1;
                     *seen += 1;
                     if *seen == header.len() {
-                        let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+                        let length = usize::from(header[0]) << 16
+                            | usize::from(header[1]) << 8
+                            | usize::from(header[2]);
                         self.state = match (header[3], length) {
-                            (_, 0) => State::Header { seen: 0, header: [0; 9] },
-                            (HEADERS, left) => State::Headers { left, window: Window::default() },
+                            (_, 0) => State::Header {
+                                seen: 0,
+                                header: [0; 9],
+                            },
+                            (HEADERS, left) => State::Headers {
+                                left,
+                                window: Window::default(),
+                            },
                             (_, left) => State::Skip(left),
                         };
                     }
@@ -110,7 +139,10 @@ impl AuthorityFix {
                     at += step;
                     *left -= step;
                     if *left == 0 {
-                        self.state = State::Header { seen: 0, header: [0; 9] };
+                        self.state = State::Header {
+                            seen: 0,
+                            header: [0; 9],
+                        };
                     }
                 }
                 State::Headers { left, window } => {
@@ -118,7 +150,10 @@ impl AuthorityFix {
                     at += 1;
                     *left -= 1;
                     if *left == 0 {
-                        self.state = State::Header { seen: 0, header: [0; 9] };
+                        self.state = State::Header {
+                            seen: 0,
+                            header: [0; 9],
+                        };
                     }
                 }
             }
@@ -138,13 +173,19 @@ impl Window {
                 let value = &self.value[..seen - 1];
                 if let Some(rule) = RULES.iter().find(|rule| rule.matches(value)) {
                     let length = rule.find.len();
-                    if let Some(place) = (at + 1).checked_sub(length).and_then(|start| bytes.get_mut(start..=at)) {
+                    if let Some(place) = (at + 1)
+                        .checked_sub(length)
+                        .and_then(|start| bytes.get_mut(start..=at))
+                    {
                         let rest = place[length - 1] & !rule.last_mask;
                         place.copy_from_slice(rule.put);
                         place[length - 1] |= rest;
                     }
                     self.at = 0;
-                } else if RULES.iter().any(|rule| rule.find.len() > value.len() && rule.find.starts_with(value)) {
+                } else if RULES
+                    .iter()
+                    .any(|rule| rule.find.len() > value.len() && rule.find.starts_with(value))
+                {
                     self.at += 1;
                 } else {
                     self.at = usize::from(byte == LITERAL_AUTHORITY);
@@ -164,7 +205,10 @@ mod tests {
         bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
         let field = 3 + value.len();
         bytes.extend([0, 0, u8::try_from(field).unwrap(), HEADERS, 4, 0, 0, 0, 1]);
-        bytes.extend([LITERAL_AUTHORITY, HUFFMAN | u8::try_from(value.len()).unwrap()]);
+        bytes.extend([
+            LITERAL_AUTHORITY,
+            HUFFMAN | u8::try_from(value.len()).unwrap(),
+        ]);
         bytes.extend(value);
         bytes.push(0x82);
         bytes
@@ -173,8 +217,14 @@ mod tests {
     #[test]
     fn urls_become_host_names_of_the_same_length() {
         for (from, to) in [
-            (&[0x9d, 0x29, 0xae, 0xe3, 0x0c, 0x11][..], &[0x9d, 0x29, 0xaf, 0xca, 0xcb, 0x11][..]),
-            (&[0x9d, 0x29, 0xad, 0x17, 0x18, 0x63][..], &[0x9d, 0x29, 0xad, 0x1e, 0x56, 0x5b][..]),
+            (
+                &[0x9d, 0x29, 0xae, 0xe3, 0x0c, 0x11][..],
+                &[0x9d, 0x29, 0xaf, 0xca, 0xcb, 0x11][..],
+            ),
+            (
+                &[0x9d, 0x29, 0xad, 0x17, 0x18, 0x63][..],
+                &[0x9d, 0x29, 0xad, 0x1e, 0x56, 0x5b][..],
+            ),
         ] {
             let mut bytes = connection(from);
             AuthorityFix::new().mend(&mut bytes);
@@ -186,7 +236,25 @@ mod tests {
     fn the_rest_passes_unchanged() {
         let host = connection(&[0x08, 0x9d, 0x5c, 0x0b, 0x81, 0x70]);
         let mut body = connection(&[0x08, 0x9d]);
-        body.extend([0, 0, 8, 0, 0, 0, 0, 0, 1, LITERAL_AUTHORITY, 0x8f, 0x9d, 0x29, 0xae, 0xe3, 0x0c, 0]);
+        body.extend([
+            0,
+            0,
+            8,
+            0,
+            0,
+            0,
+            0,
+            0,
+            1,
+            LITERAL_AUTHORITY,
+            0x8f,
+            0x9d,
+            0x29,
+            0xae,
+            0xe3,
+            0x0c,
+            0,
+        ]);
         let http1 = b"GET /health HTTP/1.1\r\n\r\n".to_vec();
         for unchanged in [host, body, http1] {
             let mut bytes = unchanged.clone();
@@ -204,7 +272,11 @@ mod tests {
             let mut fix = AuthorityFix::new();
             fix.mend(&mut first);
             fix.mend(&mut second);
-            assert_eq!([first, second].concat()[field + 2..field + 7], [0x9d, 0x29, 0xaf, 0xca, 0xcb], "cut at {cut}");
+            assert_eq!(
+                [first, second].concat()[field + 2..field + 7],
+                [0x9d, 0x29, 0xaf, 0xca, 0xcb],
+                "cut at {cut}"
+            );
         }
     }
 }

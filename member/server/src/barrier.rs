@@ -33,7 +33,10 @@ impl Barrier {
         election_timeout: Duration,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (readers, queue) = mpsc::channel(QUEUE);
-        (Self { readers }, run(consensus, replica, election_timeout, queue))
+        (
+            Self { readers },
+            run(consensus, replica, election_timeout, queue),
+        )
     }
 
     /// Returns when a read of the local state sees every write that was acknowledged before this call.
@@ -52,31 +55,39 @@ async fn run<E: Engine>(
 ) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, usize::MAX).await > 0 {
-        let index = loop {
+        loop {
             // Readers have their own deadlines; there is no point in asking for those that gave up.
             waiting.retain(|reader| !reader.is_closed());
             if waiting.is_empty() {
-                break None;
+                break;
             }
             match check(&consensus, election_timeout).await {
-                Ok(index) => break Some(index),
+                Ok(index) => {
+                    // The entry may never come: its leader may be gone, and the next one may need fewer. A later
+                    // answer is as good for all who wait.
+                    if tokio::time::timeout(election_timeout, replica.wait_applied(index))
+                        .await
+                        .is_ok()
+                    {
+                        for reader in waiting.drain(..) {
+                            let _ = reader.send(());
+                        }
+                    }
+                }
                 Err(ReadIndexError::Stopped) => return,
                 Err(error) => {
                     tracing::debug!(%error, "leadership check failed");
                     await_change(&consensus).await;
                 }
             }
-        };
-        if let Some(index) = index {
-            replica.wait_applied(index).await;
-            for reader in waiting.drain(..) {
-                let _ = reader.send(());
-            }
         }
     }
 }
 
-async fn check<E: Engine>(consensus: &Consensus<E>, patience: Duration) -> Result<u64, ReadIndexError> {
+async fn check<E: Engine>(
+    consensus: &Consensus<E>,
+    patience: Duration,
+) -> Result<u64, ReadIndexError> {
     match consensus.leader_now().leader {
         None => Err(ReadIndexError::NotLeader),
         Some(leader) if leader == consensus.id() => consensus.read_index().await,

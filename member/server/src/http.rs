@@ -15,7 +15,10 @@ use crate::node::{CLUSTER_VERSION, Node, SERVER_VERSION};
 pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) -> Response<Body> {
     let query = Query::of(request.uri().query());
     let path = request.uri().path();
-    let known = matches!(path, "/version" | "/health" | "/livez" | "/readyz" | "/metrics");
+    let known = matches!(
+        path,
+        "/version" | "/health" | "/livez" | "/readyz" | "/metrics"
+    );
     if !known {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
@@ -27,7 +30,19 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
         "/version" => json(version(node)),
         "/health" => health(node, &query).await,
         "/livez" => checks(node, &query, &["serializable_read"]).await,
-        "/readyz" => checks(node, &query, &["data_corruption", "serializable_read", "linearizable_read", "non_learner"]).await,
+        "/readyz" => {
+            checks(
+                node,
+                &query,
+                &[
+                    "data_corruption",
+                    "serializable_read",
+                    "linearizable_read",
+                    "non_learner",
+                ],
+            )
+            .await
+        }
         _ => {
             let mut response = text(StatusCode::OK, metrics::render(node));
             response.headers_mut().insert(
@@ -88,7 +103,11 @@ impl From<member_proto::etcdserverpb::Member> for PeerMember {
 }
 
 fn version<E: Engine>(node: &Node<E>) -> String {
-    let cluster = if node.leadership().leader.is_some() { CLUSTER_VERSION } else { "not_decided" };
+    let cluster = if node.leadership().leader.is_some() {
+        CLUSTER_VERSION
+    } else {
+        "not_decided"
+    };
     format!("{{\"etcdserver\":\"{SERVER_VERSION}\",\"etcdcluster\":\"{cluster}\"}}")
 }
 
@@ -96,11 +115,14 @@ fn version<E: Engine>(node: &Node<E>) -> String {
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 async fn linearizable<E: Engine>(node: &Node<E>) -> bool {
-    matches!(tokio::time::timeout(PROBE_PATIENCE, node.linearize()).await, Ok(Ok(())))
+    matches!(
+        tokio::time::timeout(PROBE_PATIENCE, node.linearize()).await,
+        Ok(Ok(()))
+    )
 }
 
 async fn health<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Response<Body> {
-    let reason = if node.leadership().leader.is_none() {
+    let reason = if node.seen_leadership().leader.is_none() {
         Some("RAFT NO LEADER")
     } else if !query.has("serializable", "true") && !linearizable(node).await {
         Some("RANGE ERROR:etcdserver: request timed out")
@@ -108,10 +130,14 @@ async fn health<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Response<Body> 
         None
     };
     let (status, body) = match reason {
-        None => (StatusCode::OK, "{\"health\":\"true\",\"reason\":\"\"}".to_owned()),
-        Some(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}"))
-        }
+        None => (
+            StatusCode::OK,
+            "{\"health\":\"true\",\"reason\":\"\"}".to_owned(),
+        ),
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}"),
+        ),
     };
     let mut response = json(body);
     *response.status_mut() = status;
@@ -129,18 +155,28 @@ async fn checks<E: Engine>(node: &Node<E>, query: &Query<'_>, names: &[&str]) ->
             _ => true,
         };
         healthy &= passed;
-        lines += &if passed { format!("[+]{name} ok\n") } else { format!("[-]{name} failed\n") };
+        lines += &if passed {
+            format!("[+]{name} ok\n")
+        } else {
+            format!("[-]{name} failed\n")
+        };
     }
     match (healthy, query.contains("verbose")) {
         (true, false) => text(StatusCode::OK, "ok\n"),
         (true, true) => text(StatusCode::OK, lines + "ok\n"),
-        (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, lines + "health check failed\n"),
+        (false, _) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            lines + "health check failed\n",
+        ),
     }
 }
 
 fn json(body: String) -> Response<Body> {
     let mut response = text(StatusCode::OK, body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -148,10 +184,19 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
-    headers.insert("access-control-allow-methods", HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
-    headers.insert("access-control-allow-headers", HeaderValue::from_static("accept, content-type, authorization"));
+    headers.insert(
+        "access-control-allow-methods",
+        HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+    );
+    headers.insert(
+        "access-control-allow-headers",
+        HeaderValue::from_static("accept, content-type, authorization"),
+    );
     response
 }
 
@@ -160,8 +205,15 @@ struct Query<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Query<'a> {
     fn of(query: Option<&'a str>) -> Self {
-        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect())
+        let pairs = query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .collect(),
+        )
     }
 
     fn has(&self, key: &str, value: &str) -> bool {

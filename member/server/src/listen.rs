@@ -60,16 +60,32 @@ fn bind_text(error: &io::Error) -> String {
 
 /// Binds a listen URL; a host name is resolved, IPv4 first as Go does.
 pub(crate) async fn bind(url: &str) -> Result<TcpListener, ListenError> {
-    let bad = || ListenError::BadUrl { url: url.to_owned() };
+    let bad = || ListenError::BadUrl {
+        url: url.to_owned(),
+    };
     let uri: http::Uri = url.parse().map_err(|_| bad())?;
-    let host = uri.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']');
+    let host = uri
+        .host()
+        .ok_or_else(bad)?
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     let port = uri.port_u16().ok_or_else(bad)?;
-    let lookup = |source| ListenError::Lookup { host: host.to_owned(), source };
-    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(lookup)?.collect();
+    let lookup = |source| ListenError::Lookup {
+        host: host.to_owned(),
+        source,
+    };
+    let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(lookup)?
+        .collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
-    let address = *addresses.first().ok_or_else(|| lookup(io::ErrorKind::NotFound.into()))?;
+    let address = *addresses
+        .first()
+        .ok_or_else(|| lookup(io::ErrorKind::NotFound.into()))?;
     // tokio sets SO_REUSEADDR, so that a restart does not wait for old connections to time out.
-    TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError::Bind { address, source })
 }
 
 /// Settings of HTTP/2 on a port.
@@ -117,8 +133,14 @@ pub(crate) async fn serve<S, F>(
                 continue;
             }
         };
-        let connection =
-            serve_connection(stream, remote, acceptor.clone(), builder.clone(), service.clone(), stopping.clone());
+        let connection = serve_connection(
+            stream,
+            remote,
+            acceptor.clone(),
+            builder.clone(),
+            service.clone(),
+            stopping.clone(),
+        );
         tasks.spawn(connection);
     }
 }
@@ -170,13 +192,22 @@ async fn serve_connection<S, F>(
 /// The words of Go's TLS for a failed handshake, which operators search for.
 fn go_tls_text(error: &io::Error) -> String {
     use rustls::{AlertDescription, CertificateError, Error};
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
-        return if error.kind() == io::ErrorKind::UnexpectedEof { "EOF".to_owned() } else { error.to_string() };
+    let Some(tls) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    else {
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            "EOF".to_owned()
+        } else {
+            error.to_string()
+        };
     };
     let unverified = "tls: failed to verify client certificate: x509";
     match tls {
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             format!("{unverified}: certificate signed by unknown authority")
         }
         Error::InvalidCertificate(
@@ -188,13 +219,15 @@ fn go_tls_text(error: &io::Error) -> String {
         Error::InvalidCertificate(
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => format!("{unverified}: certificate specifies an incompatible key usage"),
-        Error::InvalidMessage(_) => "tls: first record does not look like a TLS handshake".to_owned(),
+        Error::InvalidMessage(_) => {
+            "tls: first record does not look like a TLS handshake".to_owned()
+        }
         Error::AlertReceived(AlertDescription::UnknownCA) => {
             "remote error: tls: unknown certificate authority".to_owned()
         }
-        Error::AlertReceived(AlertDescription::BadCertificate | AlertDescription::CertificateUnknown) => {
-            "remote error: tls: bad certificate".to_owned()
-        }
+        Error::AlertReceived(
+            AlertDescription::BadCertificate | AlertDescription::CertificateUnknown,
+        ) => "remote error: tls: bad certificate".to_owned(),
         other => other.to_string(),
     }
 }

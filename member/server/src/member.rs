@@ -14,7 +14,10 @@ use member_log::{Identity, Log, LogError, LogOptions};
 use member_proto::etcdserverpb::cluster_server::ClusterServer;
 use member_proto::etcdserverpb::kv_server::KvServer;
 use member_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use member_proto::peerpb::control_request::Call;
+use member_proto::peerpb::control_response::Answer;
 use member_proto::peerpb::peer_server::PeerServer;
+use member_proto::peerpb::{MemberKnownRequest, MemberKnownResponse};
 use member_state::{Op, Publish};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,11 +42,17 @@ use crate::write::Writer;
 /// etcd lets a request take this long beside two election timeouts.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long another member may take to say whether it knows this one.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long a data directory that another process uses is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long clients' requests in flight may take once the member stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long connections of peers may take to close.
+const PEER_DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// gRPC's own bytes around a request of `--max-request-bytes`; etcd's figure.
 const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -82,6 +91,14 @@ pub enum MemberError {
         /// The log's directory.
         log: PathBuf,
     },
+    /// The cluster knows a member of this id as started, but its data is not here.
+    #[error(
+        "member {id:x} has already been bootstrapped: its data directory was lost or is another one; restore it, or replace the member (a member without its data could undo what the cluster acknowledged)"
+    )]
+    AlreadyBootstrapped {
+        /// The member.
+        id: u64,
+    },
     /// `--initial-cluster-state existing` at a first start.
     #[error(
         "--initial-cluster-state existing is not supported by this release of member: a cluster keeps the members that founded it; start a member with its own data directory, or a new cluster with state new"
@@ -97,7 +114,9 @@ pub enum MemberError {
 
 impl From<Stopped> for MemberError {
     fn from(stopped: Stopped) -> Self {
-        Self::Consensus { reason: stopped.to_string() }
+        Self::Consensus {
+            reason: stopped.to_string(),
+        }
     }
 }
 
@@ -145,7 +164,9 @@ impl Part {
     async fn stop(&self, patience: Duration) -> bool {
         self.stopping.cancel();
         self.tasks.close();
-        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+        tokio::time::timeout(patience, self.tasks.wait())
+            .await
+            .is_ok()
     }
 }
 
@@ -156,37 +177,49 @@ struct Ports {
     metrics: Vec<(TcpListener, Acceptor)>,
 }
 
-impl Ports {
-    async fn bind(flags: &Flags) -> Result<Self, MemberError> {
-        let peer_tls = acceptor(peer_files(flags).as_ref())?;
-        let client_tls = acceptor(client_files(flags).as_ref())?;
-        let mut ports = Self { peer: Vec::new(), client: Vec::new(), metrics: Vec::new() };
-        for (urls, tls, bound) in [
-            (&flags.listen_peer_urls, &peer_tls, &mut ports.peer),
-            (&flags.listen_client_urls, &client_tls, &mut ports.client),
-            (&flags.listen_metrics_urls, &client_tls, &mut ports.metrics),
-        ] {
-            for url in urls.iter() {
-                let tls = if url.scheme().is_tls() { tls.clone() } else { Acceptor::new(None) };
-                bound.push((listen::bind(url.as_str()).await?, tls));
-            }
-        }
-        Ok(ports)
+async fn bind(urls: &[Url], tls: &Acceptor) -> Result<Vec<(TcpListener, Acceptor)>, MemberError> {
+    let mut bound = Vec::new();
+    for url in urls {
+        let tls = if url.scheme().is_tls() {
+            tls.clone()
+        } else {
+            Acceptor::new(None)
+        };
+        // The flags' own check has refused an https URL without files; plain text must never take its place.
+        assert!(
+            tls.is_secure() == url.scheme().is_tls(),
+            "{url} would not be served as it says"
+        );
+        bound.push((listen::bind(url.as_str()).await?, tls));
     }
+    Ok(bound)
 }
 
 fn acceptor(files: Option<&TlsFiles>) -> Result<Acceptor, TlsError> {
-    Ok(Acceptor::new(files.map(TlsFiles::server_config).transpose()?))
+    Ok(Acceptor::new(
+        files.map(TlsFiles::server_config).transpose()?,
+    ))
 }
 
 fn client_files(flags: &Flags) -> Option<TlsFiles> {
     let (cert, key) = flags.cert_file.clone().zip(flags.key_file.clone())?;
-    Some(TlsFiles { cert, key, trusted_ca: flags.trusted_ca_file.clone() })
+    Some(TlsFiles {
+        cert,
+        key,
+        trusted_ca: flags.trusted_ca_file.clone(),
+    })
 }
 
 fn peer_files(flags: &Flags) -> Option<TlsFiles> {
-    let (cert, key) = flags.peer_cert_file.clone().zip(flags.peer_key_file.clone())?;
-    Some(TlsFiles { cert, key, trusted_ca: flags.peer_trusted_ca_file.clone() })
+    let (cert, key) = flags
+        .peer_cert_file
+        .clone()
+        .zip(flags.peer_key_file.clone())?;
+    Some(TlsFiles {
+        cert,
+        key,
+        trusted_ca: flags.peer_trusted_ca_file.clone(),
+    })
 }
 
 /// Where a member keeps what.
@@ -203,7 +236,10 @@ impl Layout {
     #[must_use]
     pub fn of(flags: &Flags) -> Self {
         let member = flags.effective_data_dir().join("member");
-        Self { log: flags.wal_dir.clone().unwrap_or_else(|| member.join("wal")), state: member.join("state") }
+        Self {
+            log: flags.wal_dir.clone().unwrap_or_else(|| member.join("wal")),
+            state: member.join("state"),
+        }
     }
 }
 
@@ -213,14 +249,49 @@ impl<E: Engine> Member<E> {
     ///
     /// # Errors
     /// When the flags, the certificates, the ports or the stored data do not allow it. Nothing is changed then.
-    pub async fn start(flags: &Flags, open_engine: impl FnOnce() -> io::Result<E>) -> Result<Self, MemberError> {
+    pub async fn start(
+        flags: &Flags,
+        open_engine: impl FnOnce() -> io::Result<E>,
+    ) -> Result<Self, MemberError> {
+        flags.check_settings()?;
         let layout = Layout::of(flags);
-        let ports = Ports::bind(flags).await?;
+        let first_start = !layout.log.exists();
+        if first_start && layout.state.exists() {
+            return Err(MemberError::StateWithoutLog {
+                state: layout.state,
+                log: layout.log,
+            });
+        }
+        let founding = if first_start {
+            Some(Founding::of(flags)?)
+        } else {
+            None
+        };
+        flags.check_transport()?;
+        let client_tls = acceptor(client_files(flags).as_ref())?;
+        let peer_tls = acceptor(peer_files(flags).as_ref())?;
         let connector = PeerConnector::new(peer_files(flags).as_ref())?;
+        let client = bind(&flags.listen_client_urls, &client_tls).await?;
+        let metrics_ports = bind(&flags.listen_metrics_urls, &client_tls).await?;
+        if let Some(founding) = &founding {
+            // Before the peer port is bound: members that start together must not wait for one another's answers.
+            founding
+                .refuse_second_birth(&connector, flags.election_timeout_ms)
+                .await?;
+        }
+        let peer = bind(&flags.listen_peer_urls, &peer_tls).await?;
+        let ports = Ports {
+            peer,
+            client,
+            metrics: metrics_ports,
+        };
         let metrics = Arc::new(Metrics::default());
         let log = open_log(&layout, &metrics).await?;
-        let (identity, founders) = identify(flags, &layout, &log).await?;
-        let state_error = |source| MemberError::State { dir: layout.state.clone(), source };
+        let (identity, founders) = identify(flags, founding, &log)?;
+        let state_error = |source| MemberError::State {
+            dir: layout.state.clone(),
+            source,
+        };
         let replica = Arc::new(open_engine().and_then(Replica::open).map_err(state_error)?);
 
         let id = identity.member_id;
@@ -253,13 +324,22 @@ impl<E: Engine> Member<E> {
             )
             .await?,
         );
-        let (barrier, barrier_work) = Barrier::new(Arc::clone(&consensus), Arc::clone(&replica), election_timeout);
+        let (barrier, barrier_work) = Barrier::new(
+            Arc::clone(&consensus),
+            Arc::clone(&replica),
+            election_timeout,
+        );
         let patience = REQUEST_PATIENCE + 2 * election_timeout;
         let max_request_bytes = usize::try_from(flags.max_request_bytes).unwrap_or(usize::MAX);
         let node = Arc::new(Node {
             id,
             cluster_id: identity.cluster_id,
-            writer: Writer::new(Arc::clone(&consensus), Arc::clone(&proposals), max_request_bytes, patience),
+            writer: Writer::new(
+                Arc::clone(&consensus),
+                Arc::clone(&proposals),
+                max_request_bytes,
+                patience,
+            ),
             consensus,
             replica,
             proposals,
@@ -316,7 +396,15 @@ impl<E: Engine> Member<E> {
                 }
             }
         });
-        Ok(Self { node, log, links, clients, peers, core, failed })
+        Ok(Self {
+            node,
+            log,
+            links,
+            clients,
+            peers,
+            core,
+            failed,
+        })
     }
 
     /// Waits until the member cannot go on; why.
@@ -346,9 +434,8 @@ impl<E: Engine> Member<E> {
             tracing::warn!(%error, "consensus did not stop cleanly");
         }
         self.links.close();
-        if !self.peers.stop(DRAIN_PATIENCE).await {
-            tracing::warn!("peer connections were cut off");
-        }
+        // Consensus has ended: what peers still send has no one to answer it.
+        self.peers.stop(PEER_DRAIN_PATIENCE).await;
         if !self.core.stop(DRAIN_PATIENCE).await {
             tracing::warn!("internal tasks were cut off");
         }
@@ -375,9 +462,13 @@ async fn open_log(layout: &Layout, metrics: &Arc<Metrics>) -> Result<Log, Member
     loop {
         let mut options = LogOptions::new(&layout.log);
         let metrics = Arc::clone(metrics);
-        options.on_fsync = Some(Arc::new(move |duration| metrics.wal_fsync.observe(duration)));
+        options.on_fsync = Some(Arc::new(move |duration| {
+            metrics.wal_fsync.observe(duration)
+        }));
         let opened = tokio::task::spawn_blocking(move || Log::open(options)).await;
-        match opened.map_err(|e| MemberError::Consensus { reason: e.to_string() })? {
+        match opened.map_err(|e| MemberError::Consensus {
+            reason: e.to_string(),
+        })? {
             Ok(log) => return Ok(log),
             Err(LogError::InUse { dir, holder }) if tokio::time::Instant::now() < deadline => {
                 if !warned {
@@ -394,28 +485,100 @@ async fn open_log(layout: &Layout, metrics: &Arc<Metrics>) -> Result<Log, Member
 /// Members that found a cluster: id to peer URLs.
 type Founders = BTreeMap<u64, Vec<String>>;
 
-/// Who this member is: from its log, or, at its first start, from the flags. The founders of a new cluster come
-/// with it until this member has heard from the cluster.
-async fn identify(
+/// What a first start knows of the cluster to found.
+struct Founding {
+    identity: Identity,
+    founders: Founders,
+}
+
+impl Founding {
+    fn of(flags: &Flags) -> Result<Self, MemberError> {
+        let (cluster_id, member_id, members) =
+            match flags.check_bootstrap(&crate::resolve::address)? {
+                Bootstrap::New {
+                    cluster_id,
+                    local_id,
+                    members,
+                } => (cluster_id, local_id, members),
+                Bootstrap::Existing { .. } => return Err(MemberError::JoinUnsupported),
+            };
+        let urls = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
+        let founders = members
+            .iter()
+            .map(|member| (member.id, urls(&member.peer_urls)))
+            .collect();
+        Ok(Self {
+            identity: Identity {
+                cluster_id,
+                member_id,
+            },
+            founders,
+        })
+    }
+
+    /// Asks the other members that can be reached whether this one has started before. One that has, and comes back
+    /// without its data, could vote for a leader that lacks what it had acknowledged.
+    async fn refuse_second_birth(
+        &self,
+        connector: &PeerConnector,
+        election_ms: u64,
+    ) -> Result<(), MemberError> {
+        let Identity {
+            cluster_id,
+            member_id: id,
+        } = self.identity;
+        let tasks = TaskTracker::new();
+        let links = Links::new(
+            Introduction::new(cluster_id, id),
+            connector.clone(),
+            Duration::from_millis(election_ms),
+            Arc::new(Proposals::new(id)),
+            tasks.clone(),
+        );
+        let others = self.founders.iter().filter(|(other, _)| **other != id);
+        let answers = others.map(|(other, urls)| {
+            let link = links.to(*other, urls);
+            async move {
+                link.call(Call::MemberKnown(MemberKnownRequest { id }), KNOWN_PATIENCE)
+                    .await
+            }
+        });
+        let answers = futures_util::future::join_all(answers).await;
+        links.close();
+        let known = |answer| {
+            matches!(
+                answer,
+                Ok(Answer::MemberKnown(MemberKnownResponse { started: true }))
+            )
+        };
+        if answers.into_iter().any(known) {
+            Err(MemberError::AlreadyBootstrapped { id })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Who this member is: from its log, or, at its first start, from the flags. The founders of a new cluster come with
+/// it until this member has heard from the cluster.
+fn identify(
     flags: &Flags,
-    layout: &Layout,
+    founding: Option<Founding>,
     log: &Log,
 ) -> Result<(Identity, Option<Founders>), MemberError> {
-    if let Some(identity) = log.identity() {
-        if !log.is_empty() {
-            tracing::info!("the server is already initialized as member before, starting as etcd member...");
-            return Ok((identity, None));
-        }
-    } else if layout.state.exists() {
-        return Err(MemberError::StateWithoutLog { state: layout.state.clone(), log: layout.log.clone() });
+    if let Some(identity) = log.identity()
+        && log.has_history()
+    {
+        tracing::info!(
+            "the server is already initialized as member before, starting as etcd member..."
+        );
+        return Ok((identity, None));
     }
-    let (cluster_id, member_id, members) = match flags.check_bootstrap(&crate::resolve::address)? {
-        Bootstrap::New { cluster_id, local_id, members } => (cluster_id, local_id, members),
-        Bootstrap::Existing { .. } => return Err(MemberError::JoinUnsupported),
+    // A log without history is that of a member that was stopped before the cluster was founded.
+    let Founding { identity, founders } = match founding {
+        Some(founding) => founding,
+        None => Founding::of(flags)?,
     };
-    let urls = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
-    let founders = members.iter().map(|member| (member.id, urls(&member.peer_urls))).collect();
-    let identity = Identity { cluster_id, member_id };
     log.set_identity(identity)?;
     Ok((identity, Some(founders)))
 }
@@ -432,7 +595,11 @@ async fn found<E: Engine>(node: &Node<E>, links: &Links, founders: Founders) {
             Ok(true) | Err(_) => return,
         }
         let late = tokio::time::Instant::now() >= deadline;
-        let reachable = if first || late { 1 + links.reachable(&founders, node.id).await } else { 0 };
+        let reachable = if first || late {
+            1 + links.reachable(&founders, node.id).await
+        } else {
+            0
+        };
         if reachable >= quorum {
             if let Err(error) = node.consensus.found(founders).await {
                 tracing::error!(%error, "cannot found the cluster");
@@ -455,18 +622,32 @@ async fn publish<E: Engine>(node: &Node<E>, own: Publish) {
                 );
                 return;
             }
-            Err(error) => tracing::warn!(%error, "failed to publish local member to cluster through raft"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to publish local member to cluster through raft")
+            }
         }
     }
 }
 
-fn serve_ports<E: Engine>(node: &Arc<Node<E>>, flags: &Flags, ports: Ports, peers: &Part, clients: &Part) {
+fn serve_ports<E: Engine>(
+    node: &Arc<Node<E>>,
+    flags: &Flags,
+    ports: Ports,
+    peers: &Part,
+    clients: &Part,
+) {
     let http2 = Http2 {
         max_concurrent_streams: flags.max_concurrent_streams,
         // As in etcd, a zero in either of the two turns the pings off.
         keepalive_interval: Some(flags.grpc_keepalive_interval)
             .filter(|interval| !interval.is_zero() && !flags.grpc_keepalive_timeout.is_zero()),
         keepalive_timeout: flags.grpc_keepalive_timeout,
+    };
+    // Limits for clients are none for peers: a few long-lived streams carry all that members say to each other.
+    let peer_http2 = Http2 {
+        max_concurrent_streams: 1024,
+        keepalive_interval: Some(node.election_timeout),
+        keepalive_timeout: node.election_timeout,
     };
     let peer_port = PeerPort {
         node: Arc::clone(node),
@@ -486,9 +667,13 @@ fn serve_ports<E: Engine>(node: &Arc<Node<E>>, flags: &Flags, ports: Ports, peer
             async move { port.answer(request).await }
         };
         let (tasks, stopping) = (peers.tasks.clone(), peers.stopping.clone());
-        peers.tasks.spawn(listen::serve(listener, tls, http2, service, tasks, stopping));
+        peers.tasks.spawn(listen::serve(
+            listener, tls, peer_http2, service, tasks, stopping,
+        ));
     }
-    let receive = usize::try_from(flags.max_request_bytes).unwrap_or(usize::MAX).saturating_add(GRPC_OVERHEAD_BYTES);
+    let receive = usize::try_from(flags.max_request_bytes)
+        .unwrap_or(usize::MAX)
+        .saturating_add(GRPC_OVERHEAD_BYTES);
     let client_port = ClientPort {
         node: Arc::clone(node),
         kv: KvServer::new(crate::grpc::KvService(Arc::clone(node)))
@@ -504,7 +689,9 @@ fn serve_ports<E: Engine>(node: &Arc<Node<E>>, flags: &Flags, ports: Ports, peer
             async move { port.answer(request).await }
         };
         let (tasks, stopping) = (clients.tasks.clone(), clients.stopping.clone());
-        clients.tasks.spawn(listen::serve(listener, tls, http2, service, tasks, stopping));
+        clients.tasks.spawn(listen::serve(
+            listener, tls, http2, service, tasks, stopping,
+        ));
     }
     for (listener, tls) in ports.metrics {
         let node = Arc::clone(node);
@@ -513,6 +700,8 @@ fn serve_ports<E: Engine>(node: &Arc<Node<E>>, flags: &Flags, ports: Ports, peer
             async move { crate::http::respond(&node, &request).await }
         };
         let (tasks, stopping) = (clients.tasks.clone(), clients.stopping.clone());
-        clients.tasks.spawn(listen::serve(listener, tls, http2, service, tasks, stopping));
+        clients.tasks.spawn(listen::serve(
+            listener, tls, http2, service, tasks, stopping,
+        ));
     }
 }

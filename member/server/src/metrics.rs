@@ -30,7 +30,10 @@ impl Histogram {
             bound *= 2;
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanos.fetch_add(
+            u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     fn render(&self, out: &mut String, name: &str, help: &str) {
@@ -39,12 +42,19 @@ impl Histogram {
         let mut below = 0;
         for bucket in &self.buckets {
             below += bucket.load(Ordering::Relaxed);
-            let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {below}", bound.as_secs_f64());
+            let _ = writeln!(
+                out,
+                "{name}_bucket{{le=\"{}\"}} {below}",
+                bound.as_secs_f64()
+            );
             bound *= 2;
         }
         let count = self.count.load(Ordering::Relaxed);
         let sum = Duration::from_nanos(self.nanos.load(Ordering::Relaxed)).as_secs_f64();
-        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
+        );
     }
 }
 
@@ -58,9 +68,12 @@ pub(crate) struct Metrics {
 pub(crate) fn render<E: Engine>(node: &Node<E>) -> String {
     let mut out = String::with_capacity(4096);
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        let _ = writeln!(
+            out,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        );
     };
-    let leadership = node.leadership();
+    let leadership = node.seen_leadership();
     let progress = node.progress();
     let store = node.store();
     one(
@@ -103,7 +116,7 @@ pub(crate) fn render<E: Engine>(node: &Node<E>) -> String {
         "etcd_server_proposals_pending",
         "gauge",
         "The current number of pending proposals to commit.",
-        node.proposals.pending() as u64,
+        node.proposals.pending().0 as u64,
     );
     one(
         "etcd_server_proposals_failed_total",
@@ -136,8 +149,18 @@ pub(crate) fn render<E: Engine>(node: &Node<E>) -> String {
         u64::try_from(store.compact_revision()).unwrap_or(0),
     );
     if let Some(process) = Process::read() {
-        one("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", process.resident_bytes);
-        one("process_open_fds", "gauge", "Number of open file descriptors.", process.open_files);
+        one(
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory size in bytes.",
+            process.resident_bytes,
+        );
+        one(
+            "process_open_fds",
+            "gauge",
+            "Number of open file descriptors.",
+            process.open_files,
+        );
         let _ = writeln!(
             out,
             "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n\
@@ -177,7 +200,14 @@ impl Process {
         let resident_pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
         let open_files = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
         let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu = Duration::new(u64::try_from(clock.tv_sec).ok()?, u32::try_from(clock.tv_nsec).ok()?);
-        Some(Self { resident_bytes: resident_pages * rustix::param::page_size() as u64, open_files, cpu })
+        let cpu = Duration::new(
+            u64::try_from(clock.tv_sec).ok()?,
+            u32::try_from(clock.tv_nsec).ok()?,
+        );
+        Some(Self {
+            resident_bytes: resident_pages * rustix::param::page_size() as u64,
+            open_files,
+            cpu,
+        })
     }
 }

@@ -26,6 +26,9 @@ pub(crate) const CLUSTER_VERSION: &str = "3.6.0";
 /// Revisions that one step of a compaction removes; readers and writers get in between.
 const COMPACTION_STEP: usize = 1000;
 
+/// How long after a failed step a compaction is tried again.
+const COMPACTION_RETRY: Duration = Duration::from_secs(10);
+
 /// The assembled member.
 pub(crate) struct Node<E: Engine> {
     pub(crate) id: u64,
@@ -82,7 +85,9 @@ impl<E: Engine> Node<E> {
         match tokio::time::timeout(self.patience, self.barrier.pass()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Status::unavailable("etcdserver: server stopped")),
-            Err(_) if self.leadership().leader.is_none() => Err(Status::unavailable("etcdserver: no leader")),
+            Err(_) if self.seen_leadership().leader.is_none() => {
+                Err(Status::unavailable("etcdserver: no leader"))
+            }
             Err(_) => Err(Status::unavailable("etcdserver: request timed out")),
         }
     }
@@ -95,6 +100,11 @@ impl<E: Engine> Node<E> {
         self.consensus.leader_now()
     }
 
+    /// Who leads, for those who watch the member: nobody, once nothing is heard from a leader or its quorum.
+    pub(crate) fn seen_leadership(&self) -> Leadership {
+        self.consensus.seen_leadership()
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         self.consensus.progress()
     }
@@ -104,7 +114,10 @@ impl<E: Engine> Node<E> {
     }
 
     pub(crate) fn is_learner(&self) -> bool {
-        self.consensus.nodes().iter().any(|node| node.id == self.id && node.learner)
+        self.consensus
+            .nodes()
+            .iter()
+            .any(|node| node.id == self.id && node.learner)
     }
 
     /// The members as etcd lists them: sorted by id, without name and client URLs until they have started.
@@ -135,10 +148,19 @@ impl<E: Engine> Node<E> {
         if target == self.id {
             return Ok(());
         }
-        if !self.consensus.nodes().iter().any(|node| node.id == target && !node.learner) {
+        if !self
+            .consensus
+            .nodes()
+            .iter()
+            .any(|node| node.id == target && !node.learner)
+        {
             return Err(MoveLeaderError::BadTarget);
         }
-        match self.consensus.transfer_leader(target, self.election_timeout).await {
+        match self
+            .consensus
+            .transfer_leader(target, self.election_timeout)
+            .await
+        {
             Ok(true) => Ok(()),
             Ok(false) => Err(MoveLeaderError::TimedOut),
             Err(_) => Err(MoveLeaderError::Stopped),
@@ -166,8 +188,10 @@ impl<E: Engine> Node<E> {
                     self.replica.compaction.notified().await;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "compaction failed");
-                    self.replica.compaction.notified().await;
+                    tracing::error!(%error, "compaction failed; trying again");
+                    let _ =
+                        tokio::time::timeout(COMPACTION_RETRY, self.replica.compaction.notified())
+                            .await;
                 }
             }
         }

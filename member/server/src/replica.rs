@@ -24,7 +24,12 @@ impl<E: Engine> Replica<E> {
     pub(crate) fn open(engine: E) -> io::Result<Self> {
         let store = Store::open(engine.open()?).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
-        Ok(Self { engine, store: ArcSwap::from_pointee(store), applied: watch::Sender::new(applied), compaction: Notify::new() })
+        Ok(Self {
+            engine,
+            store: ArcSwap::from_pointee(store),
+            applied: watch::Sender::new(applied),
+            compaction: Notify::new(),
+        })
     }
 
     /// The store of this moment; one request uses one.

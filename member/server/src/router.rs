@@ -40,7 +40,12 @@ impl<E: Engine> Clone for ClientPort<E> {
 
 impl<E: Engine> ClientPort<E> {
     pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
-        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/')).map(|(s, _)| s);
+        let service = request
+            .uri()
+            .path()
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
+            .map(|(s, _)| s);
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
             Some("etcdserverpb.Cluster") => self.cluster.call(request).await,
@@ -63,7 +68,10 @@ pub(crate) struct PeerPort<E: Engine> {
 
 impl<E: Engine> Clone for PeerPort<E> {
     fn clone(&self) -> Self {
-        Self { node: Arc::clone(&self.node), peer: self.peer.clone() }
+        Self {
+            node: Arc::clone(&self.node),
+            peer: self.peer.clone(),
+        }
     }
 }
 
@@ -95,10 +103,21 @@ fn too_large_as_go(response: Response<Body>) -> Response<Body> {
         return response;
     }
     match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() == Code::OutOfRange && status.message().contains("decoded message length too large") => {
-            let mut numbers = status.message().split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+        Some(status)
+            if status.code() == Code::OutOfRange
+                && status
+                    .message()
+                    .contains("decoded message length too large") =>
+        {
+            let mut numbers = status
+                .message()
+                .split(|c: char| !c.is_ascii_digit())
+                .filter(|n| !n.is_empty());
             let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
-            Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})")).into_http()
+            Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({found} vs. {limit})"
+            ))
+            .into_http()
         }
         _ => response,
     }

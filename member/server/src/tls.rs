@@ -75,26 +75,40 @@ fn go_io_text(error: &io::Error) -> String {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Open { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| TlsError::Open {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
-    let no_pem = || TlsError::NoPem { what: "certificate", path: path.to_owned() };
+    let no_pem = || TlsError::NoPem {
+        what: "certificate",
+        path: path.to_owned(),
+    };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or_else(no_pem)
+    found
+        .ok()
+        .filter(|found| !found.is_empty())
+        .ok_or_else(no_pem)
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = read(path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NoPem { what: "key", path: path.to_owned() })
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::NoPem {
+        what: "key",
+        path: path.to_owned(),
+    })
 }
 
 fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates(path)?);
     if roots.is_empty() {
-        return Err(TlsError::BadCa { path: path.to_owned() });
+        return Err(TlsError::BadCa {
+            path: path.to_owned(),
+        });
     }
     Ok(Arc::new(roots))
 }
@@ -145,7 +159,11 @@ impl TlsFiles {
     }
 
     fn pair(&self, source: rustls::Error) -> TlsError {
-        TlsError::Pair { cert: self.cert.clone(), key: self.key.clone(), source }
+        TlsError::Pair {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            source,
+        }
     }
 }
 
@@ -156,7 +174,11 @@ pub(crate) enum Transport<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -165,7 +187,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -212,7 +238,11 @@ pub(crate) struct Inbound {
 }
 
 impl AsyncRead for Inbound {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -222,7 +252,11 @@ impl AsyncRead for Inbound {
 }
 
 impl AsyncWrite for Inbound {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
@@ -256,12 +290,21 @@ impl Acceptor {
         Self(config.map(TlsAcceptor::from))
     }
 
+    pub(crate) fn is_secure(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Inbound> {
         let stream = match &self.0 {
             None => Transport::Plain(stream),
-            Some(acceptor) => Transport::Tls(Box::new(TlsStream::Server(acceptor.accept(stream).await?))),
+            Some(acceptor) => {
+                Transport::Tls(Box::new(TlsStream::Server(acceptor.accept(stream).await?)))
+            }
         };
-        Ok(Inbound { stream, fix: AuthorityFix::new() })
+        Ok(Inbound {
+            stream,
+            fix: AuthorityFix::new(),
+        })
     }
 }
 
@@ -271,23 +314,42 @@ pub(crate) struct PeerConnector(Option<TlsConnector>);
 
 impl PeerConnector {
     pub(crate) fn new(files: Option<&TlsFiles>) -> Result<Self, TlsError> {
-        Ok(Self(files.map(TlsFiles::client_config).transpose()?.map(TlsConnector::from)))
+        Ok(Self(
+            files
+                .map(TlsFiles::client_config)
+                .transpose()?
+                .map(TlsConnector::from),
+        ))
     }
 
     /// Connects to a peer URL; its host is what the certificate must name.
     pub(crate) async fn connect(&self, url: &str) -> io::Result<Transport<TcpStream>> {
-        let bad = || io::Error::new(io::ErrorKind::InvalidInput, format!("peer URL {url} has no host and port"));
+        let bad = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("peer URL {url} has no host and port"),
+            )
+        };
         let uri: http::Uri = url.parse().map_err(|_| bad())?;
-        let host = uri.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']');
+        let host = uri
+            .host()
+            .ok_or_else(bad)?
+            .trim_start_matches('[')
+            .trim_end_matches(']');
         let stream = TcpStream::connect((host, uri.port_u16().ok_or_else(bad)?)).await?;
         stream.set_nodelay(true)?;
         if uri.scheme_str() != Some("https") {
             return Ok(Transport::Plain(stream));
         }
         let connector = self.0.as_ref().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("peer URL {url} needs --peer-cert-file and --peer-key-file"))
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("peer URL {url} needs --peer-cert-file and --peer-key-file"),
+            )
         })?;
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        Ok(Transport::Tls(Box::new(TlsStream::Client(connector.connect(name, stream).await?))))
+        Ok(Transport::Tls(Box::new(TlsStream::Client(
+            connector.connect(name, stream).await?,
+        ))))
     }
 }

@@ -5,14 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use member_state::{Command, Op, Response};
-use tokio::time::Instant;
 
 use crate::consensus::{Consensus, Leadership};
 use crate::engine::Engine;
 use crate::proposals::{Outcome, Proposals};
 
-/// A member whose queue of writes is this long refuses more, so that memory stays bounded.
+/// A member with this many writes, or bytes of them, under way refuses more, so that memory stays bounded.
 const MAX_PENDING: usize = 64 * 1024;
+const MAX_PENDING_BYTES: usize = 256 << 20;
+
+/// The pause before a write that was refused is proposed again; doubled each time, so that a leader that lost its
+/// quorum is not kept busy refusing.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
 /// Why a write has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,63 +57,96 @@ impl<E: Engine> Writer<E> {
         max_request_bytes: usize,
         patience: Duration,
     ) -> Self {
-        Self { consensus, proposals, max_request_bytes, patience }
+        Self {
+            consensus,
+            proposals,
+            max_request_bytes,
+            patience,
+        }
     }
 
     /// Proposes `op` and waits for its effect here.
     pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
-        if self.proposals.pending() >= MAX_PENDING {
+        let (writes, bytes) = self.proposals.pending();
+        if writes >= MAX_PENDING || bytes >= MAX_PENDING_BYTES {
             return Err(WriteError::TooManyRequests);
         }
-        let id = self.proposals.next_id();
-        let command = Command::new(id, op).encode();
-        if command.len() > self.max_request_bytes {
+        let command = Command::new(self.proposals.next_id(), op);
+        let encoded = command.encode();
+        if encoded.len() > self.max_request_bytes {
             return Err(WriteError::TooLarge);
         }
         let first = self.consensus.leader_now();
-        match tokio::time::timeout(self.patience, self.until_applied(id, command)).await {
+        match tokio::time::timeout(self.patience, self.until_applied(command, encoded)).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.proposals.forget(id);
                 let leader_lost = first.leader.is_some() && self.consensus.leader_now() != first;
-                Err(if leader_lost { WriteError::LeaderLost } else { WriteError::TimedOut })
+                Err(if leader_lost {
+                    WriteError::LeaderLost
+                } else {
+                    WriteError::TimedOut
+                })
             }
         }
     }
 
     /// Proposes the command in term after term until it is applied: a command that a term lost for certain goes
     /// into the next one.
-    async fn until_applied(&self, id: u64, command: Bytes) -> Result<Response, WriteError> {
-        let mut after = None;
+    async fn until_applied(
+        &self,
+        mut command: Command,
+        mut encoded: Bytes,
+    ) -> Result<Response, WriteError> {
+        let mut lost = None;
+        let mut pause = FIRST_PAUSE;
         loop {
-            let (leader, term) = self.leader(after).await?;
-            let answer = self.proposals.register(id, term);
+            let (leader, term) = self.leader(lost, pause).await?;
+            let id = command.id;
+            let mut pending = self.proposals.register(id, term, encoded.len());
             if leader == self.consensus.id() {
-                self.consensus.propose(term, id, command.clone()).await.map_err(|_| WriteError::Stopped)?;
+                self.consensus
+                    .propose(term, id, encoded.clone())
+                    .await
+                    .map_err(|_| WriteError::Stopped)?;
             } else {
-                self.consensus.forward(leader, term, id, command.clone()).await;
+                self.consensus
+                    .forward(leader, term, id, encoded.clone())
+                    .await;
             }
-            match answer.await {
+            match (&mut pending.answer).await {
                 Ok(Outcome::Applied(answer)) => return Ok(answer?),
-                Ok(Outcome::Lost) => after = Some((term, Instant::now())),
+                Ok(Outcome::Unknown) => return Err(WriteError::LeaderLost),
+                Ok(Outcome::Lost) => {}
                 Err(_) => return Err(WriteError::Stopped),
             }
+            pause = if lost == Some(term) {
+                (pause * 2).min(LONGEST_PAUSE)
+            } else {
+                FIRST_PAUSE
+            };
+            lost = Some(term);
+            // A refusal of this attempt may come twice, late: it must not meet the next one.
+            command.id = self.proposals.next_id();
+            encoded = command.encode();
         }
     }
 
-    /// The leader to propose to; after a loss in `term`, the next one, or the same one a moment later.
-    async fn leader(&self, after: Option<(u64, Instant)>) -> Result<(u64, u64), WriteError> {
+    /// The leader to propose to; after a loss in a term that of a later one, or the same one after a pause.
+    async fn leader(&self, lost: Option<u64>, pause: Duration) -> Result<(u64, u64), WriteError> {
         let mut leadership = self.consensus.leadership();
         let known = |now: &Leadership| now.leader.map(|leader| (leader, now.term));
-        if let Some((lost, at)) = after {
+        if let Some(lost) = lost {
             let newer = leadership.wait_for(|now| now.leader.is_some() && now.term > lost);
-            if let Ok(Ok(now)) = tokio::time::timeout_at(at + Duration::from_millis(20), newer).await
+            if let Ok(Ok(now)) = tokio::time::timeout(pause, newer).await
                 && let Some(found) = known(&now)
             {
                 return Ok(found);
             }
         }
-        let now = leadership.wait_for(|now| now.leader.is_some()).await.map_err(|_| WriteError::Stopped)?;
+        let now = leadership
+            .wait_for(|now| now.leader.is_some())
+            .await
+            .map_err(|_| WriteError::Stopped)?;
         known(&now).ok_or(WriteError::Stopped)
     }
 }

@@ -5,27 +5,50 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_owned()
 }
 
 fn cargo(args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO")).args(args).current_dir(root()).output().expect("cargo runs");
-    assert!(output.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "cargo {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("cargo prints text")
 }
 
 /// Crate to the workspace crates and fenced libraries that it depends on, tests aside.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata: serde_json::Value =
-        serde_json::from_str(&cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"])).expect("JSON");
+    let metadata: serde_json::Value = serde_json::from_str(&cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--locked",
+    ]))
+    .expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
-    let own: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    let own: BTreeSet<&str> = packages
+        .iter()
+        .filter_map(|package| package["name"].as_str())
+        .collect();
     let fenced = ["openraft", "rocksdb", "clap"];
     packages
         .iter()
         .map(|package| {
             let name = package["name"].as_str().expect("name").to_owned();
-            let to = package["dependencies"].as_array().expect("dependencies").iter();
+            let to = package["dependencies"]
+                .as_array()
+                .expect("dependencies")
+                .iter();
             let to = to
                 .filter(|dependency| dependency["kind"].is_null())
                 .filter_map(|dependency| dependency["name"].as_str())
@@ -39,42 +62,98 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 fn crates_depend_only_along_the_arrows() {
     let allowed: [(&str, &[&str]); 10] = [
         ("base2histogram", &[]),
-        ("member", &["member-flags", "member-server", "member-state", "member-store"]),
+        (
+            "member",
+            &[
+                "member-flags",
+                "member-server",
+                "member-state",
+                "member-store",
+            ],
+        ),
         ("member-flags", &[]),
         ("member-log", &["openraft"]),
         ("member-proto", &[]),
-        ("member-server", &["member-flags", "member-log", "member-proto", "member-state", "openraft"]),
+        (
+            "member-server",
+            &[
+                "member-flags",
+                "member-log",
+                "member-proto",
+                "member-state",
+                "openraft",
+            ],
+        ),
         ("member-state", &[]),
         ("member-store", &["member-state", "rocksdb"]),
-        ("provisioner", &["clap", "member-flags", "member-proto", "testbed"]),
+        (
+            "provisioner",
+            &["clap", "member-flags", "member-proto", "testbed"],
+        ),
         ("testbed", &["member-flags", "member-proto"]),
     ];
     let found = arrows();
     let known: BTreeSet<&str> = allowed.iter().map(|(name, _)| *name).collect();
-    assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), known, "a new crate needs its arrows here");
+    assert_eq!(
+        found.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        known,
+        "a new crate needs its arrows here"
+    );
     for (name, to) in allowed {
         for dependency in &found[name] {
-            assert!(to.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+            assert!(
+                to.contains(&dependency.as_str()),
+                "{name} must not depend on {dependency}"
+            );
         }
     }
 }
 
 #[test]
 fn only_the_member_links_rocksdb() {
-    for package in ["provisioner", "testbed", "member-server", "member-log", "member-state"] {
-        let tree = cargo(&["tree", "--locked", "--prefix", "none", "-e", "normal", "-p", package]);
+    for package in [
+        "provisioner",
+        "testbed",
+        "member-server",
+        "member-log",
+        "member-state",
+    ] {
+        let tree = cargo(&[
+            "tree", "--locked", "--prefix", "none", "-e", "normal", "-p", package,
+        ]);
         assert!(!tree.contains("librocksdb-sys"), "{package} links RocksDB");
     }
 }
 
 #[test]
 fn the_state_has_no_clock_no_files_no_tasks() {
-    let tree = cargo(&["tree", "--locked", "--prefix", "none", "-e", "normal", "-p", "member-state"]);
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--prefix",
+        "none",
+        "-e",
+        "normal",
+        "-p",
+        "member-state",
+    ]);
     for banned in ["tokio", "rand", "time"] {
-        assert!(!tree.lines().any(|line| line.starts_with(&format!("{banned} "))), "member-state links {banned}");
+        assert!(
+            !tree
+                .lines()
+                .any(|line| line.starts_with(&format!("{banned} "))),
+            "member-state links {banned}"
+        );
     }
     for (path, text) in sources("member/state/src") {
-        for banned in ["std::fs", "std::time", "std::net", "std::thread", "SystemTime", "Instant"] {
+        for banned in [
+            "std::fs",
+            "std::time",
+            "std::net",
+            "std::thread",
+            "SystemTime",
+            "Instant",
+        ] {
             assert!(!text.contains(banned), "{} uses {banned}", path.display());
         }
     }
@@ -82,29 +161,56 @@ fn the_state_has_no_clock_no_files_no_tasks() {
 
 #[test]
 fn no_crate_brings_a_second_tls_provider() {
-    let tree = cargo(&["tree", "--locked", "--prefix", "none", "-e", "normal", "--workspace"]);
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--prefix",
+        "none",
+        "-e",
+        "normal",
+        "--workspace",
+    ]);
     for banned in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls"] {
-        assert!(!tree.contains(banned), "{banned} is linked: rustls with ring is the only TLS");
+        assert!(
+            !tree.contains(banned),
+            "{banned} is linked: rustls with ring is the only TLS"
+        );
     }
 }
 
 #[test]
 fn openraft_is_named_in_the_log_and_in_one_module_of_the_server() {
     for (path, text) in sources("member") {
-        let allowed = path.starts_with("member/log") || path.starts_with("member/server/src/consensus");
-        let names = text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| line.contains("openraft::"));
-        assert!(allowed || !names || path.ends_with("architecture.rs"), "{} names openraft", path.display());
+        let allowed =
+            path.starts_with("member/log") || path.starts_with("member/server/src/consensus");
+        let names = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .any(|line| line.contains("openraft::"));
+        assert!(
+            allowed || !names || path.ends_with("architecture.rs"),
+            "{} names openraft",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn only_hosts_spawn_processes() {
-    for (path, text) in sources("provisioner/src").into_iter().chain(sources("testbed/src")) {
-        let allowed = path.starts_with("provisioner/src/host") || path.starts_with("testbed/src/host");
+    for (path, text) in sources("provisioner/src")
+        .into_iter()
+        .chain(sources("testbed/src"))
+    {
+        let allowed =
+            path.starts_with("provisioner/src/host") || path.starts_with("testbed/src/host");
         for call in ["process::Command", "Command::new("] {
             // In-file tests may start what they check.
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            assert!(allowed || !code.contains(call), "{} spawns a process", path.display());
+            assert!(
+                allowed || !code.contains(call),
+                "{} spawns a process",
+                path.display()
+            );
         }
     }
 }
@@ -120,7 +226,12 @@ fn sources(below: &str) -> Vec<(PathBuf, String)> {
                 open.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).expect("readable");
-                found.push((path.strip_prefix(root()).expect("below the root").to_owned(), text));
+                found.push((
+                    path.strip_prefix(root())
+                        .expect("below the root")
+                        .to_owned(),
+                    text,
+                ));
             }
         }
     }

@@ -27,7 +27,10 @@ type Answer = Result<String, (tonic::Code, String)>;
 async fn ask(client: &mut KvClient<Channel>, request: Request) -> Answer {
     let plain = |header: &mut Option<pb::ResponseHeader>| {
         if let Some(header) = header {
-            *header = pb::ResponseHeader { revision: header.revision, ..Default::default() };
+            *header = pb::ResponseHeader {
+                revision: header.revision,
+                ..Default::default()
+            };
         }
     };
     let answer = match request {
@@ -61,19 +64,33 @@ async fn ask(client: &mut KvClient<Channel>, request: Request) -> Answer {
 }
 
 fn put(key: &str, value: &str) -> pb::PutRequest {
-    pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
+    pb::PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..Default::default()
+    }
 }
 
 fn range(key: &str, end: &'static [u8]) -> pb::RangeRequest {
-    pb::RangeRequest { key: key.to_owned().into(), range_end: Bytes::from_static(end), ..Default::default() }
+    pb::RangeRequest {
+        key: key.to_owned().into(),
+        range_end: Bytes::from_static(end),
+        ..Default::default()
+    }
 }
 
 fn delete(key: &str, end: &'static [u8]) -> pb::DeleteRangeRequest {
-    pb::DeleteRangeRequest { key: key.to_owned().into(), range_end: Bytes::from_static(end), prev_kv: true }
+    pb::DeleteRangeRequest {
+        key: key.to_owned().into(),
+        range_end: Bytes::from_static(end),
+        prev_kv: true,
+    }
 }
 
 fn op(request: pb::request_op::Request) -> pb::RequestOp {
-    pb::RequestOp { request: Some(request) }
+    pb::RequestOp {
+        request: Some(request),
+    }
 }
 
 fn op_put(key: &str, value: &str) -> pb::RequestOp {
@@ -85,14 +102,21 @@ fn op_get(key: &str, end: &'static [u8]) -> pb::RequestOp {
 }
 
 fn op_delete(key: &str, end: &'static [u8]) -> pb::RequestOp {
-    op(pb::request_op::Request::RequestDeleteRange(delete(key, end)))
+    op(pb::request_op::Request::RequestDeleteRange(delete(
+        key, end,
+    )))
 }
 
 fn op_txn(txn: pb::TxnRequest) -> pb::RequestOp {
     op(pb::request_op::Request::RequestTxn(txn))
 }
 
-fn compare(target: CompareTarget, result: CompareResult, key: &str, value: TargetUnion) -> pb::Compare {
+fn compare(
+    target: CompareTarget,
+    result: CompareResult,
+    key: &str,
+    value: TargetUnion,
+) -> pb::Compare {
     pb::Compare {
         target: target.into(),
         result: result.into(),
@@ -102,14 +126,26 @@ fn compare(target: CompareTarget, result: CompareResult, key: &str, value: Targe
     }
 }
 
-fn txn(compare: Vec<pb::Compare>, success: Vec<pb::RequestOp>, failure: Vec<pb::RequestOp>) -> pb::TxnRequest {
-    pb::TxnRequest { compare, success, failure }
+fn txn(
+    compare: Vec<pb::Compare>,
+    success: Vec<pb::RequestOp>,
+    failure: Vec<pb::RequestOp>,
+) -> pb::TxnRequest {
+    pb::TxnRequest {
+        compare,
+        success,
+        failure,
+    }
 }
 
 /// The requests whose answers the issue names, and the corners of each option.
 fn script() -> Vec<Request> {
     use Request::{Compact, Delete, Put, Range, Txn};
-    let all = pb::RangeRequest { key: Bytes::from_static(b"\0"), range_end: Bytes::from_static(b"\0"), ..Default::default() };
+    let all = pb::RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        ..Default::default()
+    };
     let mut script = vec![
         Range(range("absent", b"")),
         Put(put("", "no key")),
@@ -119,73 +155,203 @@ fn script() -> Vec<Request> {
         Put(put("b", "2")),
         Put(put("c", "3")),
         Put(put("a", "4")),
-        Put(pb::PutRequest { prev_kv: true, ..put("a", "5") }),
-        Put(pb::PutRequest { prev_kv: true, ..put("new", "5") }),
-        Put(pb::PutRequest { ignore_value: true, ..put("a", "5") }),
-        Put(pb::PutRequest { ignore_value: true, prev_kv: true, ..put("a", "") }),
-        Put(pb::PutRequest { ignore_value: true, ..put("absent", "") }),
-        Put(pb::PutRequest { ignore_lease: true, ..put("a", "6") }),
-        Put(pb::PutRequest { ignore_lease: true, ..put("absent", "6") }),
-        Put(pb::PutRequest { ignore_lease: true, lease: 7, ..put("a", "6") }),
-        Put(pb::PutRequest { lease: 7, ..put("a", "6") }),
+        Put(pb::PutRequest {
+            prev_kv: true,
+            ..put("a", "5")
+        }),
+        Put(pb::PutRequest {
+            prev_kv: true,
+            ..put("new", "5")
+        }),
+        Put(pb::PutRequest {
+            ignore_value: true,
+            ..put("a", "5")
+        }),
+        Put(pb::PutRequest {
+            ignore_value: true,
+            prev_kv: true,
+            ..put("a", "")
+        }),
+        Put(pb::PutRequest {
+            ignore_value: true,
+            ..put("absent", "")
+        }),
+        Put(pb::PutRequest {
+            ignore_lease: true,
+            ..put("a", "6")
+        }),
+        Put(pb::PutRequest {
+            ignore_lease: true,
+            ..put("absent", "6")
+        }),
+        Put(pb::PutRequest {
+            ignore_lease: true,
+            lease: 7,
+            ..put("a", "6")
+        }),
+        Put(pb::PutRequest {
+            lease: 7,
+            ..put("a", "6")
+        }),
         Put(put("empty", "")),
-        Put(pb::PutRequest { value: vec![b'x'; 1_600_000].into(), ..put("large", "") }),
-        Put(pb::PutRequest { value: vec![b'x'; 2_200_000].into(), ..put("larger", "") }),
-        Put(pb::PutRequest { key: Bytes::from_static(b"bin\0\xff\x01"), ..put("", "binary") }),
-        Put(pb::PutRequest { key: Bytes::from_static(b"bin\0"), ..put("", "binary") }),
-        Put(pb::PutRequest { key: Bytes::from_static(b"bin"), ..put("", "binary") }),
+        Put(pb::PutRequest {
+            value: vec![b'x'; 1_600_000].into(),
+            ..put("large", "")
+        }),
+        Put(pb::PutRequest {
+            value: vec![b'x'; 2_200_000].into(),
+            ..put("larger", "")
+        }),
+        Put(pb::PutRequest {
+            key: Bytes::from_static(b"bin\0\xff\x01"),
+            ..put("", "binary")
+        }),
+        Put(pb::PutRequest {
+            key: Bytes::from_static(b"bin\0"),
+            ..put("", "binary")
+        }),
+        Put(pb::PutRequest {
+            key: Bytes::from_static(b"bin"),
+            ..put("", "binary")
+        }),
         Range(range("bin", b"bio")),
         Range(all.clone()),
-        Range(pb::RangeRequest { limit: 2, ..all.clone() }),
-        Range(pb::RangeRequest { limit: 100, ..all.clone() }),
-        Range(pb::RangeRequest { limit: -1, ..all.clone() }),
-        Range(pb::RangeRequest { keys_only: true, ..all.clone() }),
-        Range(pb::RangeRequest { count_only: true, ..all.clone() }),
-        Range(pb::RangeRequest { count_only: true, limit: 1, ..all.clone() }),
+        Range(pb::RangeRequest {
+            limit: 2,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            limit: 100,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            limit: -1,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            keys_only: true,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            count_only: true,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            count_only: true,
+            limit: 1,
+            ..all.clone()
+        }),
         Range(range("b", b"a")),
         Range(range("b", b"b")),
         Range(range("b", b"\0")),
         Range(range("a", b"c")),
-        Range(pb::RangeRequest { revision: 3, ..all.clone() }),
-        Range(pb::RangeRequest { revision: 3, limit: 1, ..all.clone() }),
-        Range(pb::RangeRequest { revision: -1, ..all.clone() }),
-        Range(pb::RangeRequest { revision: 1_000_000, ..all.clone() }),
-        Range(pb::RangeRequest { min_mod_revision: 4, ..all.clone() }),
-        Range(pb::RangeRequest { max_mod_revision: 4, limit: 1, ..all.clone() }),
-        Range(pb::RangeRequest { min_create_revision: 3, max_create_revision: 4, ..all.clone() }),
+        Range(pb::RangeRequest {
+            revision: 3,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            revision: 3,
+            limit: 1,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            revision: -1,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            revision: 1_000_000,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            min_mod_revision: 4,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            max_mod_revision: 4,
+            limit: 1,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            min_create_revision: 3,
+            max_create_revision: 4,
+            ..all.clone()
+        }),
     ];
     for target in 0..5 {
         for order in 0..3 {
-            script.push(Range(pb::RangeRequest { sort_target: target, sort_order: order, limit: 3, ..all.clone() }));
+            script.push(Range(pb::RangeRequest {
+                sort_target: target,
+                sort_order: order,
+                limit: 3,
+                ..all.clone()
+            }));
         }
     }
     script.extend([
         Delete(delete("b", b"")),
         Delete(delete("b", b"")),
         Range(range("b", b"")),
-        Range(pb::RangeRequest { revision: 4, ..range("b", b"") }),
+        Range(pb::RangeRequest {
+            revision: 4,
+            ..range("b", b"")
+        }),
         Put(put("b", "again")),
         Range(range("b", b"")),
         Txn(txn(
-            vec![compare(CompareTarget::Value, CompareResult::Equal, "b", TargetUnion::Value("again".into()))],
-            vec![op_put("t1", "x"), op_get("t1", b""), op_delete("c", b""), op_get("a", b"z")],
+            vec![compare(
+                CompareTarget::Value,
+                CompareResult::Equal,
+                "b",
+                TargetUnion::Value("again".into()),
+            )],
+            vec![
+                op_put("t1", "x"),
+                op_get("t1", b""),
+                op_delete("c", b""),
+                op_get("a", b"z"),
+            ],
             vec![op_put("wrong", "branch")],
         )),
         Txn(txn(
-            vec![compare(CompareTarget::Version, CompareResult::Greater, "absent", TargetUnion::Version(0))],
+            vec![compare(
+                CompareTarget::Version,
+                CompareResult::Greater,
+                "absent",
+                TargetUnion::Version(0),
+            )],
             vec![op_put("wrong", "branch")],
             vec![op_get("a", b"")],
         )),
         Txn(txn(
-            vec![compare(CompareTarget::Value, CompareResult::NotEqual, "absent", TargetUnion::Value("x".into()))],
+            vec![compare(
+                CompareTarget::Value,
+                CompareResult::NotEqual,
+                "absent",
+                TargetUnion::Value("x".into()),
+            )],
             vec![op_get("a", b"")],
             vec![op_get("b", b"")],
         )),
         Txn(txn(
             vec![
-                compare(CompareTarget::Create, CompareResult::Equal, "absent", TargetUnion::CreateRevision(0)),
-                compare(CompareTarget::Mod, CompareResult::Less, "a", TargetUnion::ModRevision(1000)),
-                compare(CompareTarget::Lease, CompareResult::Equal, "a", TargetUnion::Lease(0)),
+                compare(
+                    CompareTarget::Create,
+                    CompareResult::Equal,
+                    "absent",
+                    TargetUnion::CreateRevision(0),
+                ),
+                compare(
+                    CompareTarget::Mod,
+                    CompareResult::Less,
+                    "a",
+                    TargetUnion::ModRevision(1000),
+                ),
+                compare(
+                    CompareTarget::Lease,
+                    CompareResult::Equal,
+                    "a",
+                    TargetUnion::Lease(0),
+                ),
             ],
             vec![op_put("t2", "y")],
             vec![],
@@ -193,26 +359,65 @@ fn script() -> Vec<Request> {
         Txn(txn(
             vec![pb::Compare {
                 range_end: Bytes::from_static(b"z"),
-                ..compare(CompareTarget::Version, CompareResult::Greater, "a", TargetUnion::Version(0))
+                ..compare(
+                    CompareTarget::Version,
+                    CompareResult::Greater,
+                    "a",
+                    TargetUnion::Version(0),
+                )
             }],
             vec![op_put("t3", "range compare")],
             vec![],
         )),
-        Txn(txn(vec![], vec![op_put("d", "1"), op_put("d", "2")], vec![])),
-        Txn(txn(vec![], vec![op_put("d", "1"), op_delete("a", b"z")], vec![])),
-        Txn(txn(vec![], vec![op_delete("d", b""), op_delete("a", b"z")], vec![])),
+        Txn(txn(
+            vec![],
+            vec![op_put("d", "1"), op_put("d", "2")],
+            vec![],
+        )),
+        Txn(txn(
+            vec![],
+            vec![op_put("d", "1"), op_delete("a", b"z")],
+            vec![],
+        )),
+        Txn(txn(
+            vec![],
+            vec![op_delete("d", b""), op_delete("a", b"z")],
+            vec![],
+        )),
         Txn(txn(vec![], vec![op_put("", "no key")], vec![])),
         Txn(txn(vec![], vec![pb::RequestOp { request: None }], vec![])),
-        Txn(txn(vec![compare(CompareTarget::Value, CompareResult::Equal, "", TargetUnion::Value("x".into()))], vec![], vec![])),
+        Txn(txn(
+            vec![compare(
+                CompareTarget::Value,
+                CompareResult::Equal,
+                "",
+                TargetUnion::Value("x".into()),
+            )],
+            vec![],
+            vec![],
+        )),
         Txn(txn(vec![], vec![], vec![])),
-        Txn(txn(vec![], (0..129).map(|i| op_put(&format!("many{i}"), "x")).collect(), vec![])),
-        Txn(txn(vec![], (0..128).map(|i| op_put(&format!("many{i}"), "x")).collect(), vec![])),
+        Txn(txn(
+            vec![],
+            (0..129).map(|i| op_put(&format!("many{i}"), "x")).collect(),
+            vec![],
+        )),
+        Txn(txn(
+            vec![],
+            (0..128).map(|i| op_put(&format!("many{i}"), "x")).collect(),
+            vec![],
+        )),
         Txn(txn(
             vec![],
             vec![
                 op_put("n1", "outer"),
                 op_txn(txn(
-                    vec![compare(CompareTarget::Value, CompareResult::Equal, "n1", TargetUnion::Value("outer".into()))],
+                    vec![compare(
+                        CompareTarget::Value,
+                        CompareResult::Equal,
+                        "n1",
+                        TargetUnion::Value("outer".into()),
+                    )],
                     vec![op_put("n2", "inner"), op_get("n1", b"")],
                     vec![op_put("n3", "inner")],
                 )),
@@ -220,23 +425,74 @@ fn script() -> Vec<Request> {
             ],
             vec![],
         )),
-        Txn(txn(vec![], vec![op_put("n1", "x"), op_txn(txn(vec![], vec![op_put("n1", "y")], vec![]))], vec![])),
         Txn(txn(
             vec![],
-            vec![op_txn(txn(vec![], vec![op_put("e", "x")], vec![op_put("e", "y")]))],
+            vec![
+                op_put("n1", "x"),
+                op_txn(txn(vec![], vec![op_put("n1", "y")], vec![])),
+            ],
             vec![],
         )),
-        Compact(pb::CompactionRequest { revision: 1_000_000, physical: false }),
-        Compact(pb::CompactionRequest { revision: 8, physical: true }),
-        Compact(pb::CompactionRequest { revision: 8, physical: false }),
-        Compact(pb::CompactionRequest { revision: 5, physical: false }),
-        Compact(pb::CompactionRequest { revision: 0, physical: false }),
-        Compact(pb::CompactionRequest { revision: -1, physical: false }),
-        Range(pb::RangeRequest { revision: 7, ..all.clone() }),
-        Range(pb::RangeRequest { revision: 8, ..all.clone() }),
-        Range(pb::RangeRequest { revision: 9, ..all.clone() }),
-        Txn(txn(vec![], vec![op(pb::request_op::Request::RequestRange(pb::RangeRequest { revision: 7, ..range("a", b"") }))], vec![])),
-        Delete(pb::DeleteRangeRequest { key: Bytes::from_static(b"\0"), range_end: Bytes::from_static(b"\0"), prev_kv: false }),
+        Txn(txn(
+            vec![],
+            vec![op_txn(txn(
+                vec![],
+                vec![op_put("e", "x")],
+                vec![op_put("e", "y")],
+            ))],
+            vec![],
+        )),
+        Compact(pb::CompactionRequest {
+            revision: 1_000_000,
+            physical: false,
+        }),
+        Compact(pb::CompactionRequest {
+            revision: 8,
+            physical: true,
+        }),
+        Compact(pb::CompactionRequest {
+            revision: 8,
+            physical: false,
+        }),
+        Compact(pb::CompactionRequest {
+            revision: 5,
+            physical: false,
+        }),
+        Compact(pb::CompactionRequest {
+            revision: 0,
+            physical: false,
+        }),
+        Compact(pb::CompactionRequest {
+            revision: -1,
+            physical: false,
+        }),
+        Range(pb::RangeRequest {
+            revision: 7,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            revision: 8,
+            ..all.clone()
+        }),
+        Range(pb::RangeRequest {
+            revision: 9,
+            ..all.clone()
+        }),
+        Txn(txn(
+            vec![],
+            vec![op(pb::request_op::Request::RequestRange(
+                pb::RangeRequest {
+                    revision: 7,
+                    ..range("a", b"")
+                },
+            ))],
+            vec![],
+        )),
+        Delete(pb::DeleteRangeRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            prev_kv: false,
+        }),
         Range(all),
     ]);
     script
@@ -258,7 +514,8 @@ impl Random {
     }
 
     fn end(&mut self) -> &'static [u8] {
-        [&b""[..], b"", b"", b"r4", b"r9", b"s", b"\0"][usize::try_from(self.below(7)).expect("small")]
+        [&b""[..], b"", b"", b"r4", b"r9", b"s", b"\0"]
+            [usize::try_from(self.below(7)).expect("small")]
     }
 
     fn range(&mut self, revision: i64) -> pb::RangeRequest {
@@ -267,7 +524,11 @@ impl Random {
         let back = i64::try_from(self.below(30)).expect("small");
         let small = |random: &mut Self| i64::try_from(random.below(4)).expect("small");
         pb::RangeRequest {
-            revision: if self.below(3) == 0 { (revision - back).max(0) } else { 0 },
+            revision: if self.below(3) == 0 {
+                (revision - back).max(0)
+            } else {
+                0
+            },
             limit: small(self),
             sort_order: i32::try_from(self.below(3)).expect("small"),
             sort_target: i32::try_from(self.below(5)).expect("small"),
@@ -283,9 +544,15 @@ impl Random {
             .map(|_| match self.below(if depth > 0 { 7 } else { 6 }) {
                 0..=2 => {
                     let (key, value) = (self.key(), self.below(100).to_string());
-                    op(pb::request_op::Request::RequestPut(pb::PutRequest { prev_kv: true, ..put(&key, &value) }))
+                    op(pb::request_op::Request::RequestPut(pb::PutRequest {
+                        prev_kv: true,
+                        ..put(&key, &value)
+                    }))
                 }
-                3 | 4 => op(pb::request_op::Request::RequestRange(pb::RangeRequest { revision: 0, ..self.range(revision) })),
+                3 | 4 => op(pb::request_op::Request::RequestRange(pb::RangeRequest {
+                    revision: 0,
+                    ..self.range(revision)
+                })),
                 5 => {
                     let key = self.key();
                     op_delete(&key, self.end())
@@ -299,24 +566,52 @@ impl Random {
         let compares = (0..self.below(3))
             .map(|_| {
                 let key = self.key();
-                let result = CompareResult::try_from(i32::try_from(self.below(4)).expect("small")).expect("known");
+                let result = CompareResult::try_from(i32::try_from(self.below(4)).expect("small"))
+                    .expect("known");
                 let number = i64::try_from(self.below(40)).expect("small");
                 match self.below(4) {
-                    0 => compare(CompareTarget::Version, result, &key, TargetUnion::Version(number / 8)),
-                    1 => compare(CompareTarget::Create, result, &key, TargetUnion::CreateRevision(number)),
-                    2 => compare(CompareTarget::Mod, result, &key, TargetUnion::ModRevision(revision - number / 4)),
-                    _ => compare(CompareTarget::Value, result, &key, TargetUnion::Value(number.to_string().into())),
+                    0 => compare(
+                        CompareTarget::Version,
+                        result,
+                        &key,
+                        TargetUnion::Version(number / 8),
+                    ),
+                    1 => compare(
+                        CompareTarget::Create,
+                        result,
+                        &key,
+                        TargetUnion::CreateRevision(number),
+                    ),
+                    2 => compare(
+                        CompareTarget::Mod,
+                        result,
+                        &key,
+                        TargetUnion::ModRevision(revision - number / 4),
+                    ),
+                    _ => compare(
+                        CompareTarget::Value,
+                        result,
+                        &key,
+                        TargetUnion::Value(number.to_string().into()),
+                    ),
                 }
             })
             .collect();
-        txn(compares, self.ops(depth, revision), self.ops(depth, revision))
+        txn(
+            compares,
+            self.ops(depth, revision),
+            self.ops(depth, revision),
+        )
     }
 
     fn request(&mut self, revision: i64) -> Request {
         match self.below(20) {
             0..=6 => {
                 let (key, value) = (self.key(), self.below(100).to_string());
-                Request::Put(pb::PutRequest { prev_kv: self.below(2) == 0, ..put(&key, &value) })
+                Request::Put(pb::PutRequest {
+                    prev_kv: self.below(2) == 0,
+                    ..put(&key, &value)
+                })
             }
             7..=12 => Request::Range(self.range(revision)),
             13..=14 => {
@@ -326,18 +621,27 @@ impl Random {
             15..=18 => Request::Txn(self.txn(2, revision)),
             _ => {
                 let back = i64::try_from(self.below(60)).expect("small");
-                Request::Compact(pb::CompactionRequest { revision: revision - back, physical: self.below(2) == 0 })
+                Request::Compact(pb::CompactionRequest {
+                    revision: revision - back,
+                    physical: self.below(2) == 0,
+                })
             }
         }
     }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 async fn connect(server: &Server) -> KvClient<Channel> {
-    KvClient::connect(server.endpoint()).await.expect("connects").max_encoding_message_size(usize::MAX)
+    KvClient::connect(server.endpoint())
+        .await
+        .expect("connects")
+        .max_encoding_message_size(usize::MAX)
 }
 
 #[test]
@@ -356,11 +660,18 @@ fn answers_equal_etcds() {
             shown.truncate(400);
             assert_eq!(found, expected, "step {step}: {shown}");
         }
-        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed);
+        let seed = std::env::var("SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or(0x5eed);
         let mut random = Random(seed);
         for step in 0..1500 {
             let revision = theirs
-                .range(pb::RangeRequest { key: "x".into(), serializable: true, ..Default::default() })
+                .range(pb::RangeRequest {
+                    key: "x".into(),
+                    serializable: true,
+                    ..Default::default()
+                })
                 .await
                 .expect("answers")
                 .into_inner()

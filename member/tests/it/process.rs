@@ -16,7 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Ports that were free a moment ago.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let held: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     held.map(|listener| listener.local_addr().expect("bound").port())
 }
 
@@ -69,7 +70,14 @@ impl Server {
             format!("--initial-cluster={initial_cluster}"),
         ];
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        Self { client_port, peer_port, binary: binary.into(), args, dir, child: None }
+        Self {
+            client_port,
+            peer_port,
+            binary: binary.into(),
+            args,
+            dir,
+            child: None,
+        }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -95,7 +103,11 @@ impl Server {
     /// Starts the process; its output goes to [`Server::log`].
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "runs already");
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("a log file");
         let child = Command::new(&self.binary)
             .args(&self.args)
             .env_clear()
@@ -111,13 +123,19 @@ impl Server {
     pub(crate) fn wait_ready(&mut self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            if http_get(self.client_port, "/health").is_some_and(|body| body.contains("\"health\":\"true\"")) {
+            if http_get(self.client_port, "/health")
+                .is_some_and(|body| body.contains("\"health\":\"true\""))
+            {
                 return;
             }
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait().expect("a child")
             {
-                panic!("{} ended with {status}:\n{}", self.binary.display(), self.log());
+                panic!(
+                    "{} ended with {status}:\n{}",
+                    self.binary.display(),
+                    self.log()
+                );
             }
             assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
             std::thread::park_timeout(Duration::from_millis(5));
@@ -139,7 +157,10 @@ impl Server {
     /// Sends a signal and waits for the end.
     pub(crate) fn signal(&mut self, signal: &str) -> ExitStatus {
         let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-s", signal, &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success());
         self.wait_exit()
     }
@@ -166,7 +187,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("---- log of {} ({:?})\n{}", self.binary.display(), self.args.first(), tail(&self.log()));
+            eprintln!(
+                "---- log of {} ({:?})\n{}",
+                self.binary.display(),
+                self.args.first(),
+                tail(&self.log())
+            );
         }
     }
 }
@@ -179,11 +205,19 @@ fn tail(log: &str) -> String {
 /// The body of a plain GET, whatever its status.
 pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut response = String::new();
     stream.read_to_string(&mut response).ok()?;
-    response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    response
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
 }
 
 /// Runs etcdctl against endpoints: success, standard output, standard error.
@@ -196,7 +230,11 @@ pub(crate) fn etcdctl(endpoints: &str, args: &[&str]) -> (bool, String, String) 
         .output()
         .expect("etcdctl is installed: run ci/setup");
     let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.success(), text(output.stdout), text(output.stderr))
+    (
+        output.status.success(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// Whether a file below `dir` is readable by others than its owner.

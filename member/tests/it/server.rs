@@ -3,20 +3,35 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use crate::process::{ETCD, MEMBER, Server, etcdctl, free_ports, http_get, readable_by_others, wait_until};
+use crate::process::{
+    ETCD, MEMBER, Server, etcdctl, free_ports, http_get, readable_by_others, wait_until,
+};
 
 /// Three members that know each other, not started.
 fn three() -> [Server; 3] {
     let ports: [u16; 6] = free_ports();
-    let initial =
-        format!("infra0=http://127.0.0.1:{},infra1=http://127.0.0.1:{},infra2=http://127.0.0.1:{}", ports[3], ports[4], ports[5]);
+    let initial = format!(
+        "infra0=http://127.0.0.1:{},infra1=http://127.0.0.1:{},infra2=http://127.0.0.1:{}",
+        ports[3], ports[4], ports[5]
+    );
     std::array::from_fn(|i| {
-        Server::of_cluster(MEMBER, &format!("infra{i}"), ports[i], ports[i + 3], &initial, &["--initial-cluster-token=t"])
+        Server::of_cluster(
+            MEMBER,
+            &format!("infra{i}"),
+            ports[i],
+            ports[i + 3],
+            &initial,
+            &["--initial-cluster-token=t"],
+        )
     })
 }
 
 fn endpoints(servers: &[Server]) -> String {
-    servers.iter().map(Server::endpoint).collect::<Vec<_>>().join(",")
+    servers
+        .iter()
+        .map(Server::endpoint)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn start_all(servers: &mut [Server]) {
@@ -40,12 +55,23 @@ fn any_member_reads_and_writes_and_lists_the_members_as_etcd_does() {
         assert!(ok && out == "k0\nv\n", "{err}");
     }
     wait_until("every member is listed as started", || {
-        etcdctl(&endpoints(&servers), &["member", "list"]).1.matches(", started, infra").count() == 3
+        etcdctl(&endpoints(&servers), &["member", "list"])
+            .1
+            .matches(", started, infra")
+            .count()
+            == 3
     });
-    let (ok, table, err) = etcdctl(&endpoints(&servers), &["endpoint", "status", "--cluster", "-w", "table"]);
+    let (ok, table, err) = etcdctl(
+        &endpoints(&servers),
+        &["endpoint", "status", "--cluster", "-w", "table"],
+    );
     assert!(ok, "{err}");
     assert_eq!(table.matches("http://127.0.0.1:").count(), 3, "{table}");
-    assert_eq!(table.matches("|      true |").count(), 1, "one leader: {table}");
+    assert_eq!(
+        table.matches("|      true |").count(),
+        1,
+        "one leader: {table}"
+    );
     let (ok, _, err) = etcdctl(&endpoints(&servers), &["endpoint", "health"]);
     assert!(ok, "{err}");
 }
@@ -61,7 +87,10 @@ fn ids_are_etcds() {
         let (ok, out, err) = etcdctl(&server.endpoint(), &["get", "x", "-w", "json"]);
         assert!(ok, "{err}");
         let header: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-        (header["header"]["cluster_id"].clone(), header["header"]["member_id"].clone())
+        (
+            header["header"]["cluster_id"].clone(),
+            header["header"]["member_id"].clone(),
+        )
     };
     assert_eq!(list(MEMBER), list(ETCD));
 }
@@ -70,24 +99,55 @@ fn ids_are_etcds() {
 fn leadership_moves_on_request_and_before_a_graceful_stop() {
     let mut servers = three();
     start_all(&mut servers);
-    let leader = || servers.iter().position(|s| http_get(s.client_port, "/metrics").is_some_and(|m| m.contains("etcd_server_is_leader 1\n")));
+    let leader = || {
+        servers.iter().position(|s| {
+            http_get(s.client_port, "/metrics")
+                .is_some_and(|m| m.contains("etcd_server_is_leader 1\n"))
+        })
+    };
     wait_until("a leader", || leader().is_some());
     let first = leader().expect("a leader");
     let target = (first + 1) % 3;
-    let (ok, out, err) = etcdctl(&servers[target].endpoint(), &["endpoint", "status", "-w", "json"]);
+    let (ok, out, err) = etcdctl(
+        &servers[target].endpoint(),
+        &["endpoint", "status", "-w", "json"],
+    );
     assert!(ok, "{err}");
     let status: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    let id = status[0]["Status"]["header"]["member_id"].as_u64().expect("an id");
-    let (ok, _, err) = etcdctl(&servers[first].endpoint(), &["move-leader", &format!("{id:x}")]);
+    let id = status[0]["Status"]["header"]["member_id"]
+        .as_u64()
+        .expect("an id");
+    let (ok, _, err) = etcdctl(
+        &servers[first].endpoint(),
+        &["move-leader", &format!("{id:x}")],
+    );
     assert!(ok, "{err}");
     wait_until("the target leads", || leader() == Some(target));
-    let (ok, _, err) = etcdctl(&servers[first].endpoint(), &["move-leader", &format!("{id:x}")]);
+    let (ok, _, err) = etcdctl(
+        &servers[first].endpoint(),
+        &["move-leader", &format!("{id:x}")],
+    );
     assert!(!ok && err.contains("no leader endpoint given"), "{err}");
 
     let status = servers[target].signal("TERM");
-    assert_eq!(status.signal(), Some(15), "the signal is raised again, as etcd does");
-    assert!(servers[target].log().contains("leadership transfer starting"), "{}", servers[target].log());
-    let rest: Vec<&Server> = servers.iter().enumerate().filter(|(i, _)| *i != target).map(|(_, s)| s).collect();
+    assert_eq!(
+        status.signal(),
+        Some(15),
+        "the signal is raised again, as etcd does"
+    );
+    assert!(
+        servers[target]
+            .log()
+            .contains("leadership transfer starting"),
+        "{}",
+        servers[target].log()
+    );
+    let rest: Vec<&Server> = servers
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| *i != target)
+        .map(|(_, s)| s)
+        .collect();
     let (ok, _, err) = etcdctl(&rest[0].endpoint(), &["put", "after", "stop"]);
     assert!(ok, "{err}");
 }
@@ -98,7 +158,10 @@ fn a_killed_cluster_keeps_what_it_acknowledged() {
     start_all(&mut servers);
     for round in 0..3 {
         for i in 0..10 {
-            let (ok, _, err) = etcdctl(&endpoints(&servers), &["put", &format!("r{round}/{i}"), &format!("{round}.{i}")]);
+            let (ok, _, err) = etcdctl(
+                &endpoints(&servers),
+                &["put", &format!("r{round}/{i}"), &format!("{round}.{i}")],
+            );
             assert!(ok, "{err}");
         }
         servers.iter_mut().for_each(Server::kill);
@@ -106,7 +169,9 @@ fn a_killed_cluster_keeps_what_it_acknowledged() {
     }
     let (ok, out, err) = etcdctl(&endpoints(&servers), &["get", "--prefix", "r"]);
     assert!(ok, "{err}");
-    let expected: String = (0..3).flat_map(|r| (0..10).map(move |i| format!("r{r}/{i}\n{r}.{i}\n"))).collect();
+    let expected: String = (0..3)
+        .flat_map(|r| (0..10).map(move |i| format!("r{r}/{i}\n{r}.{i}\n")))
+        .collect();
     assert_eq!(out, expected);
 }
 
@@ -126,14 +191,28 @@ fn a_member_that_was_away_longer_than_the_log_reaches_gets_a_snapshot() {
     }
     servers[2].start();
     servers[2].wait_ready();
-    let read = |server: &Server| etcdctl(&server.endpoint(), &["get", "--prefix", "k", "--consistency=s"]).1;
-    wait_until("the same data everywhere", || read(&servers[2]) == read(&servers[0]));
-    assert!(servers[2].log().contains("received a snapshot"), "{}", servers[2].log());
+    let read = |server: &Server| {
+        etcdctl(
+            &server.endpoint(),
+            &["get", "--prefix", "k", "--consistency=s"],
+        )
+        .1
+    };
+    wait_until("the same data everywhere", || {
+        read(&servers[2]) == read(&servers[0])
+    });
+    assert!(
+        servers[2].log().contains("received a snapshot"),
+        "{}",
+        servers[2].log()
+    );
     // And it holds after a kill: what the snapshot brought is durable.
     servers[2].kill();
     servers[2].start();
     servers[2].wait_ready();
-    wait_until("the same data after a kill", || read(&servers[2]) == read(&servers[0]));
+    wait_until("the same data after a kill", || {
+        read(&servers[2]) == read(&servers[0])
+    });
 }
 
 #[test]
@@ -151,14 +230,152 @@ fn initial_flags_are_ignored_at_a_second_start() {
 }
 
 #[test]
+fn a_member_stopped_before_its_cluster_was_founded_founds_it_later() {
+    let mut servers = three();
+    for server in &mut servers {
+        server.start();
+        let port = server.peer_port;
+        wait_until("the peer port answers", || {
+            http_get(port, "/version").is_some()
+        });
+        server.signal("TERM");
+    }
+    start_all(&mut servers);
+    assert!(etcdctl(&endpoints(&servers), &["put", "a", "b"]).0);
+}
+
+#[test]
+fn a_member_that_lost_its_data_is_refused_by_those_who_know_it() {
+    let mut servers = three();
+    start_all(&mut servers);
+    wait_until("every member is listed as started", || {
+        etcdctl(&endpoints(&servers), &["member", "list"])
+            .1
+            .matches(", started, infra")
+            .count()
+            == 3
+    });
+    servers[2].kill();
+    std::fs::remove_dir_all(servers[2].data_dir()).expect("removed");
+    servers[2].start();
+    assert_eq!(servers[2].wait_exit().code(), Some(1));
+    assert!(
+        servers[2].log().contains("has already been bootstrapped"),
+        "{}",
+        servers[2].log()
+    );
+    assert!(!servers[2].data_dir().exists(), "nothing was made");
+}
+
+#[test]
+fn https_without_certificates_never_serves_plain_text() {
+    for (flag, sentence) in [
+        (
+            "--listen-client-urls=https://127.0.0.1:1",
+            "TLS key/cert (--cert-file, --key-file) must be provided",
+        ),
+        (
+            "--listen-peer-urls=https://127.0.0.1:1",
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+        ),
+        (
+            "--heartbeat-interval=500",
+            "should be at least as 5 times as --heartbeat-interval",
+        ),
+    ] {
+        let mut server = Server::single(MEMBER, &[flag]);
+        server.start();
+        assert_eq!(server.wait_exit().code(), Some(1), "{flag}");
+        assert!(server.log().contains(sentence), "{flag}: {}", server.log());
+        assert!(!server.data_dir().exists());
+    }
+}
+
+#[test]
+fn a_stopped_follower_that_gets_a_snapshot_applies_nothing_twice() {
+    let mut servers = three();
+    for server in &mut servers {
+        server.arg("--snapshot-count=50");
+        server.arg("--snapshot-catchup-entries=10");
+    }
+    start_all(&mut servers);
+    let leads = |server: &Server| {
+        http_get(server.client_port, "/metrics")
+            .is_some_and(|metrics| metrics.contains("etcd_server_is_leader 1\n"))
+    };
+    let follower = (0..3).find(|i| !leads(&servers[*i])).expect("a follower");
+    let pause = |signal: &str| {
+        let pid = servers[follower].pid().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", signal, &pid])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
+    };
+    // Writes through the follower, each to a key of its own, while it is stopped again and again for long enough to
+    // need a snapshot: none may be applied twice, whatever its writer was told.
+    let endpoint = servers[follower].endpoint();
+    let rest: Vec<String> = (0..3)
+        .filter(|i| *i != follower)
+        .map(|i| servers[i].endpoint())
+        .collect();
+    let rest = rest.join(",");
+    for round in 0..3 {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let endpoint = endpoint.clone();
+                std::thread::spawn(move || {
+                    for i in 0..8 {
+                        let key = format!("own/{round}/{writer}/{i}");
+                        etcdctl(&endpoint, &["--command-timeout=20s", "put", &key, "v"]);
+                    }
+                })
+            })
+            .collect();
+        let written = || {
+            etcdctl(
+                &rest,
+                &["get", "--prefix", &format!("own/{round}/"), "--keys-only"],
+            )
+            .1
+            .lines()
+            .count()
+        };
+        wait_until("the first writes", || written() > 4);
+        pause("STOP");
+        for i in 0..120 {
+            assert!(etcdctl(&rest, &["put", "fill", &i.to_string()]).0);
+        }
+        pause("CONT");
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().expect("a writer"));
+    }
+    let (ok, out, err) = etcdctl(&rest, &["get", "--prefix", "own/", "-w", "json"]);
+    assert!(ok, "{err}");
+    let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    for kv in found["kvs"].as_array().expect("keys") {
+        assert_eq!(kv["version"], 1, "written once, applied once: {kv}");
+    }
+}
+
+#[test]
 fn a_first_start_that_contradicts_the_cluster_exits_with_the_guides_sentence() {
     for (flag, sentence) in [
-        ("--initial-cluster=other=http://127.0.0.1:1", "infra0 not listed in the initial cluster config"),
+        (
+            "--initial-cluster=other=http://127.0.0.1:1",
+            "infra0 not listed in the initial cluster config",
+        ),
         (
             "--initial-cluster=infra0=http://127.0.0.1:1",
             "infra0 has different advertised URLs in the cluster and advertised peer URLs list",
         ),
-        ("--initial-cluster-state=existing", "--initial-cluster-state existing is not supported"),
+        (
+            "--initial-cluster-state=existing",
+            "--initial-cluster-state existing is not supported",
+        ),
     ] {
         let mut server = Server::single(MEMBER, &[flag]);
         server.start();
@@ -170,13 +387,22 @@ fn a_first_start_that_contradicts_the_cluster_exits_with_the_guides_sentence() {
 
 #[test]
 fn flags_that_are_not_honoured_are_refused_by_name() {
-    for flag in ["--auto-tls", "--quota-backend-bytes=1000000", "--discovery=http://127.0.0.1:1/x", "--auto-compaction-retention=1h"] {
+    for flag in [
+        "--auto-tls",
+        "--quota-backend-bytes=1000000",
+        "--discovery=http://127.0.0.1:1/x",
+        "--auto-compaction-retention=1h",
+    ] {
         let mut server = Server::single(MEMBER, &[flag]);
         server.start();
         let status = server.wait_exit();
         let name = flag.split('=').next().expect("a name");
         assert!(!status.success(), "{flag}");
-        assert!(server.log().contains(name) && server.log().contains("not supported by this release"), "{}", server.log());
+        assert!(
+            server.log().contains(name) && server.log().contains("not supported by this release"),
+            "{}",
+            server.log()
+        );
         assert!(!server.data_dir().exists(), "{flag}: nothing was touched");
     }
 }
@@ -187,10 +413,21 @@ fn a_taken_port_changes_nothing() {
     first.start();
     first.wait_ready();
     let [peer] = free_ports();
-    let mut second = Server::of_cluster(MEMBER, "infra0", first.client_port, peer, &format!("infra0=http://127.0.0.1:{peer}"), &[]);
+    let mut second = Server::of_cluster(
+        MEMBER,
+        "infra0",
+        first.client_port,
+        peer,
+        &format!("infra0=http://127.0.0.1:{peer}"),
+        &[],
+    );
     second.start();
     assert_eq!(second.wait_exit().code(), Some(1));
-    assert!(second.log().contains("bind: address already in use"), "{}", second.log());
+    assert!(
+        second.log().contains("bind: address already in use"),
+        "{}",
+        second.log()
+    );
     assert!(!second.data_dir().exists());
 }
 
@@ -199,11 +436,22 @@ fn a_data_directory_in_use_names_its_holder() {
     let mut first = Server::single(MEMBER, &[]);
     first.start();
     first.wait_ready();
-    let mut second = Server::single(MEMBER, &[&format!("--data-dir={}", first.data_dir().display())]);
+    let mut second = Server::single(
+        MEMBER,
+        &[&format!("--data-dir={}", first.data_dir().display())],
+    );
     second.start();
     assert_eq!(second.wait_exit().code(), Some(1));
-    assert!(second.log().contains(&format!("(pid {})", first.pid())), "{}", second.log());
-    assert!(second.log().contains("waiting for it to exit"), "{}", second.log());
+    assert!(
+        second.log().contains(&format!("(pid {})", first.pid())),
+        "{}",
+        second.log()
+    );
+    assert!(
+        second.log().contains("waiting for it to exit"),
+        "{}",
+        second.log()
+    );
 }
 
 #[test]
@@ -223,7 +471,10 @@ fn data_is_private() {
     let mut server = Server::single(MEMBER, &[]);
     server.start();
     server.wait_ready();
-    assert_eq!(readable_by_others(&server.data_dir()), Vec::<std::path::PathBuf>::new());
+    assert_eq!(
+        readable_by_others(&server.data_dir()),
+        Vec::<std::path::PathBuf>::new()
+    );
 }
 
 #[test]
@@ -233,13 +484,19 @@ fn http_answers_as_etcds() {
     server.wait_ready();
     let get = |path| http_get(server.client_port, path).expect("answers");
     assert_eq!(get("/health"), r#"{"health":"true","reason":""}"#);
-    assert_eq!(get("/version"), r#"{"etcdserver":"3.6.14","etcdcluster":"3.6.0"}"#);
+    assert_eq!(
+        get("/version"),
+        r#"{"etcdserver":"3.6.14","etcdcluster":"3.6.0"}"#
+    );
     assert_eq!(get("/livez"), "ok\n");
     assert!(get("/readyz?verbose").contains("[+]linearizable_read ok\n"));
     assert!(get("/metrics").contains("\netcd_server_has_leader 1\n"));
     assert_eq!(get("/nothing"), "404 page not found\n");
     let members = http_get(server.peer_port, "/members").expect("answers");
-    assert!(members.contains("\"peerURLs\":[\"http://127.0.0.1:"), "{members}");
+    assert!(
+        members.contains("\"peerURLs\":[\"http://127.0.0.1:"),
+        "{members}"
+    );
 }
 
 #[test]
@@ -248,10 +505,14 @@ fn without_a_quorum_nothing_is_acknowledged_and_health_says_so() {
     start_all(&mut servers);
     servers[0].kill();
     servers[1].kill();
-    let (ok, _, err) = etcdctl(&servers[2].endpoint(), &["--command-timeout=2s", "put", "a", "b"]);
+    let (ok, _, err) = etcdctl(
+        &servers[2].endpoint(),
+        &["--command-timeout=2s", "put", "a", "b"],
+    );
     assert!(!ok && err.contains("context deadline exceeded"), "{err}");
     wait_until("health says that there is no quorum", || {
-        http_get(servers[2].client_port, "/health").is_some_and(|body| body.contains("\"health\":\"false\""))
+        http_get(servers[2].client_port, "/health")
+            .is_some_and(|body| body.contains("\"health\":\"false\""))
     });
     let (ok, _, err) = etcdctl(&servers[2].endpoint(), &["get", "--consistency=s", "a"]);
     assert!(ok, "a serializable read needs no quorum: {err}");
@@ -273,8 +534,15 @@ fn settings_come_from_the_environment_and_a_file_too() {
         dir.path().join("data").display()
     );
     std::fs::write(&file, yaml).expect("written");
-    let mut child = Command::new(MEMBER).env_clear().env("ETCD_CONFIG_FILE", &file).stderr(std::process::Stdio::null()).spawn().expect("starts");
-    wait_until("ready", || http_get(client, "/health").is_some_and(|body| body.contains("true")));
+    let mut child = Command::new(MEMBER)
+        .env_clear()
+        .env("ETCD_CONFIG_FILE", &file)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("starts");
+    wait_until("ready", || {
+        http_get(client, "/health").is_some_and(|body| body.contains("true"))
+    });
     child.kill().expect("ours");
     child.wait().expect("ours");
 }

@@ -1,6 +1,11 @@
 //! What was acknowledged survives kill -9 and restarts: the included member over the shipped topology, through the command line,
 //! with writers at work all the while and every acknowledged write read back afterwards.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what a run saw belongs in the test's output"
+)]
+
 use std::fs;
 use std::path::Path;
 
@@ -60,7 +65,7 @@ fn a_member_that_missed_more_than_the_log_keeps_comes_back_and_survives_another_
     for member in MEMBERS {
         cluster.kill(&[member]);
         // Several snapshots further, so that the entries it needs are purged everywhere.
-        writers.acknowledge(2_000);
+        writers.acknowledge(1_000);
         cluster.up_again(&[member]);
         let log = cluster.provision(&["logs", "-n", "100000", CLUSTER, member]);
         assert!(

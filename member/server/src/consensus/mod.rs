@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use member_log::{Log, Payload, Peer, Ticket, TypeConfig};
-use openraft::async_runtime::WatchReceiver;
+use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::{Notify, watch};
@@ -90,6 +90,10 @@ pub(crate) struct Consensus<E: Engine> {
     leader_changes: AtomicU64,
     flush_due: Arc<Notify>,
     incoming: AtomicU64,
+    election_timeout: Duration,
+    started: Instant,
+    /// Milliseconds after `started` at which a leader was last heard.
+    heard: Arc<AtomicU64>,
 }
 
 impl<E: Engine> Consensus<E> {
@@ -111,7 +115,9 @@ impl<E: Engine> Consensus<E> {
             settings.snapshot_count,
         );
         let network = network::Network::new(Arc::clone(&links), settings.election_timeout);
-        let raft = Raft::new(id, config, network, log, machine).await.map_err(|e| Stopped(e.to_string()))?;
+        let raft = Raft::new(id, config, network, log, machine)
+            .await
+            .map_err(|e| Stopped(e.to_string()))?;
         let local = Arc::clone(&proposals);
         Ok(Self {
             id,
@@ -124,6 +130,9 @@ impl<E: Engine> Consensus<E> {
             leader_changes: AtomicU64::new(0),
             flush_due,
             incoming: AtomicU64::new(0),
+            election_timeout: settings.election_timeout,
+            started: Instant::now(),
+            heard: Arc::default(),
         })
     }
 
@@ -134,13 +143,18 @@ impl<E: Engine> Consensus<E> {
 
     /// Whether this member has a configuration, its own or a leader's.
     pub(crate) async fn is_initialized(&self) -> Result<bool, Stopped> {
-        self.raft.is_initialized().await.map_err(|e| Stopped(e.to_string()))
+        self.raft
+            .is_initialized()
+            .await
+            .map_err(|e| Stopped(e.to_string()))
     }
 
     /// Founds the cluster and stands for election. Several founders with equal members agree on one leader.
     pub(crate) async fn found(&self, members: BTreeMap<u64, Vec<String>>) -> Result<(), Stopped> {
-        let nodes: BTreeMap<u64, Peer> =
-            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
+        let nodes: BTreeMap<u64, Peer> = members
+            .into_iter()
+            .map(|(id, peer_urls)| (id, Peer { peer_urls }))
+            .collect();
         match self.raft.initialize(nodes).await {
             // Another founder was faster, and its entries are here already.
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
@@ -158,7 +172,10 @@ impl<E: Engine> Consensus<E> {
             };
             // A leader that was deposed without a successor still names itself until it hears of one.
             let leader = leader.filter(|leader| *leader != self.id || state == ServerState::Leader);
-            let now = Leadership { term: vote.leader_id.term, leader };
+            let now = Leadership {
+                term: vote.leader_id.term,
+                leader,
+            };
             self.leadership.send_if_modified(|known| {
                 if now.leader.is_some() && now.leader != known.leader {
                     self.leader_changes.fetch_add(1, Ordering::Relaxed);
@@ -185,26 +202,67 @@ impl<E: Engine> Consensus<E> {
         *self.leadership.borrow()
     }
 
+    /// Who leads, for those who watch this member. As etcd, which steps down then, a leader whose quorum is silent for
+    /// two election timeouts is none, nor is one that its follower has not heard for as long.
+    pub(crate) fn seen_leadership(&self) -> Leadership {
+        let now = self.leader_now();
+        let long = 2 * self.election_timeout;
+        let seen = now.leader.is_some_and(|leader| {
+            if leader == self.id {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                metrics.membership_config.voter_ids().count() == 1
+                    || metrics
+                        .last_quorum_acked
+                        .as_ref()
+                        .is_some_and(|at| at.elapsed() < long)
+            } else {
+                let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+                self.started.elapsed().saturating_sub(heard) < long
+            }
+        });
+        Leadership {
+            leader: now.leader.filter(|_| seen),
+            ..now
+        }
+    }
+
     pub(crate) fn leader_changes(&self) -> u64 {
         self.leader_changes.load(Ordering::Relaxed)
     }
 
     /// Proposes an encoded command of this member's client in `term`, where this member leads, or not at all.
     pub(crate) async fn propose(&self, term: u64, id: u64, command: Bytes) -> Result<(), Stopped> {
-        self.propose_for(term, id, command, Arc::clone(&self.refused)).await
+        self.propose_for(term, id, command, Arc::clone(&self.refused))
+            .await
     }
 
     /// Proposes an encoded command in `term` or not at all; `refused` hears of the latter.
-    async fn propose_for(&self, term: u64, id: u64, command: Bytes, refused: Refused) -> Result<(), Stopped> {
+    async fn propose_for(
+        &self,
+        term: u64,
+        id: u64,
+        command: Bytes,
+        refused: Refused,
+    ) -> Result<(), Stopped> {
         let ticket = Ticket::new(id, refused);
-        let write = self.raft.write(Payload(command)).with_leader(term).responder(ticket);
+        let write = self
+            .raft
+            .write(Payload(command))
+            .with_leader(term)
+            .responder(ticket);
         write.await.map_err(|e| Stopped(e.to_string()))
     }
 
     /// Passes an encoded command on to the leader of `term`.
     pub(crate) async fn forward(&self, leader: u64, term: u64, id: u64, command: Bytes) {
         match self.peer_urls(leader) {
-            Some(urls) => self.links.to(leader, &urls).forward(id, term, command).await,
+            Some(urls) => {
+                self.links
+                    .to(leader, &urls)
+                    .forward(id, term, command)
+                    .await
+            }
             None => self.proposals.refused([id]),
         }
     }
@@ -214,20 +272,37 @@ impl<E: Engine> Consensus<E> {
         use openraft::errors::LinearizableReadError;
         match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(ReadIndexError::NotLeader),
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(ReadIndexError::NoQuorum),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err(ReadIndexError::NotLeader)
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ReadIndexError::NoQuorum)
+            }
             Err(RaftError::Fatal(_)) => Err(ReadIndexError::Stopped),
         }
     }
 
     /// The leader's read index, asked over the wire.
-    pub(crate) async fn remote_read_index(&self, leader: u64, patience: Duration) -> Result<u64, ReadIndexError> {
+    pub(crate) async fn remote_read_index(
+        &self,
+        leader: u64,
+        patience: Duration,
+    ) -> Result<u64, ReadIndexError> {
         use member_proto::peerpb::control_request::Call;
         use member_proto::peerpb::control_response::Answer;
         let urls = self.peer_urls(leader).ok_or(ReadIndexError::NotLeader)?;
         let link = self.links.to(leader, &urls);
-        match link.call(Call::ReadIndex(member_proto::peerpb::ReadIndexRequest {}), patience).await {
-            Ok(Answer::ReadIndex(response)) => response.index.map(|id| id.index).ok_or(ReadIndexError::NotLeader),
+        match link
+            .call(
+                Call::ReadIndex(member_proto::peerpb::ReadIndexRequest {}),
+                patience,
+            )
+            .await
+        {
+            Ok(Answer::ReadIndex(response)) => response
+                .index
+                .map(|id| id.index)
+                .ok_or(ReadIndexError::NotLeader),
             Ok(_) | Err(_) => Err(ReadIndexError::NoQuorum),
         }
     }
@@ -239,14 +314,21 @@ impl<E: Engine> Consensus<E> {
         let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
         membership
             .nodes()
-            .map(|(id, node)| Node { id: *id, peer_urls: node.peer_urls.clone(), learner: !voters.contains(id) })
+            .map(|(id, node)| Node {
+                id: *id,
+                peer_urls: node.peer_urls.clone(),
+                learner: !voters.contains(id),
+            })
             .collect()
     }
 
     fn peer_urls(&self, id: u64) -> Option<Vec<String>> {
         let metrics = self.raft.server_metrics();
         let membership = Arc::clone(&metrics.borrow_watched().membership_config);
-        membership.nodes().find(|(node, _)| **node == id).map(|(_, node)| node.peer_urls.clone())
+        membership
+            .nodes()
+            .find(|(node, _)| **node == id)
+            .map(|(_, node)| node.peer_urls.clone())
     }
 
     /// Where this member's log stands.
@@ -259,11 +341,22 @@ impl<E: Engine> Consensus<E> {
     }
 
     /// Hands leadership to `target` and returns when this member knows it leads, or after the election timeout.
-    pub(crate) async fn transfer_leader(&self, target: u64, patience: Duration) -> Result<bool, Stopped> {
-        self.raft.trigger().transfer_leader(target).await.map_err(|e| Stopped(e.to_string()))?;
+    pub(crate) async fn transfer_leader(
+        &self,
+        target: u64,
+        patience: Duration,
+    ) -> Result<bool, Stopped> {
+        self.raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|e| Stopped(e.to_string()))?;
         let mut leadership = self.leadership();
         let reached = leadership.wait_for(|now| now.leader == Some(target));
-        Ok(matches!(tokio::time::timeout(patience, reached).await, Ok(Ok(_))))
+        Ok(matches!(
+            tokio::time::timeout(patience, reached).await,
+            Ok(Ok(_))
+        ))
     }
 
     /// The voter that is best suited to lead next: the one whose log is furthest.

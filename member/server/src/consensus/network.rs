@@ -5,21 +5,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
-use futures_util::Stream;
 use member_log::{Peer, TypeConfig};
 use member_proto::peerpb::control_request::Call;
 use member_proto::peerpb::control_response::Answer;
-use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
-    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RaftNetworkFactory,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
 use super::snapshot::{self, Checkpoint};
 use super::wire::{self, WireError};
@@ -36,11 +37,18 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn new(links: Arc<Links>, election_timeout: Duration) -> Self {
-        Self { links, election_timeout }
+        Self {
+            links,
+            election_timeout,
+        }
     }
 
     fn client(&self, target: u64, node: &Peer, lane: Lane) -> PeerNetwork {
-        PeerNetwork { link: self.links.to(target, &node.peer_urls), lane, patience: self.election_timeout }
+        PeerNetwork {
+            link: self.links.to(target, &node.peer_urls),
+            lane,
+            patience: self.election_timeout,
+        }
     }
 }
 
@@ -86,8 +94,14 @@ fn malformed(error: &WireError) -> RPCError<C> {
 }
 
 impl PeerNetwork {
-    async fn heartbeat(link: &Link, request: AppendEntriesRequest<C>, patience: Duration) -> Result<StreamAppendResult<C>, RPCError<C>> {
-        let call = Call::Heartbeat(wire::append_out(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?);
+    async fn heartbeat(
+        link: &Link,
+        request: AppendEntriesRequest<C>,
+        patience: Duration,
+    ) -> Result<StreamAppendResult<C>, RPCError<C>> {
+        let call = Call::Heartbeat(
+            wire::append_out(request).map_err(|e| RPCError::Network(NetworkError::new(&e)))?,
+        );
         match link.call(call, patience).await? {
             Answer::Heartbeat(response) => wire::appended_in(response).map_err(|e| malformed(&e)),
             _ => Err(LinkError::Mismatch.into()),
@@ -121,8 +135,14 @@ impl NetStreamAppend<C> for PeerNetwork {
             }
             Lane::Bulk => Box::pin(async move {
                 // A membership that cannot be encoded is a bug of ours; the session ends and is logged by openraft.
-                let requests = input.map(wire::append_out).take_while(|r| std::future::ready(r.is_ok())).filter_map(|r| std::future::ready(r.ok()));
-                let responses = self.link.append(requests).await.map_err(|status| RPCError::from(LinkError::Unreachable(Box::new(status))))?;
+                let requests = input
+                    .map(wire::append_out)
+                    .take_while(|r| std::future::ready(r.is_ok()))
+                    .filter_map(|r| std::future::ready(r.ok()));
+                let responses =
+                    self.link.append(requests).await.map_err(|status| {
+                        RPCError::from(LinkError::Unreachable(Box::new(status)))
+                    })?;
                 Ok(responses
                     .map(|response| match response {
                         Ok(response) => wire::appended_in(response).map_err(|e| malformed(&e)),
@@ -135,12 +155,22 @@ impl NetStreamAppend<C> for PeerNetwork {
 }
 
 impl NetVote<C> for PeerNetwork {
-    async fn vote(&mut self, rpc: VoteRequest<C>, _option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
-        self.ask_vote(Call::Vote(wire::vote_request_out(&rpc))).await
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_vote(Call::Vote(wire::vote_request_out(&rpc)))
+            .await
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<C>, _option: RPCOption) -> Result<VoteResponse<C>, RPCError<C>> {
-        self.ask_vote(Call::PreVote(wire::vote_request_out(&rpc))).await
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        self.ask_vote(Call::PreVote(wire::vote_request_out(&rpc)))
+            .await
     }
 }
 
@@ -150,7 +180,11 @@ impl NetTransferLeader<C> for PeerNetwork {
         req: TransferLeaderRequest<C>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
-        match self.link.call(Call::Transfer(wire::transfer_out(&req)), self.patience).await? {
+        match self
+            .link
+            .call(Call::Transfer(wire::transfer_out(&req)), self.patience)
+            .await?
+        {
             Answer::Transfer(response) if response.accepted => Ok(Ok(())),
             Answer::Transfer(response) => Err(LinkError::Refused(response.reason).into()),
             _ => Err(LinkError::Mismatch.into()),

@@ -37,7 +37,9 @@ impl Checkpoint {
     }
 
     pub(super) fn dir(&self) -> io::Result<&Path> {
-        self.dir.as_deref().ok_or_else(|| invalid("the snapshot has no copy of the state"))
+        self.dir
+            .as_deref()
+            .ok_or_else(|| invalid("the snapshot has no copy of the state"))
     }
 
     /// Regular files, sorted by name; a checkpoint has no sub-directories.
@@ -45,7 +47,10 @@ impl Checkpoint {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(self.dir()?)? {
             let entry = entry?;
-            let name = entry.file_name().into_string().map_err(|_| io::Error::other("checkpoint file name is not text"))?;
+            let name = entry
+                .file_name()
+                .into_string()
+                .map_err(|_| io::Error::other("checkpoint file name is not text"))?;
             files.push((name, entry.path(), entry.metadata()?.len()));
         }
         files.sort();
@@ -81,8 +86,16 @@ pub(super) fn chunks(
     let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
     tokio::task::spawn_blocking(move || {
         let checkpoint = snapshot.snapshot;
-        let send = |chunk| sender.blocking_send(chunk).map_err(|_| io::Error::other("receiver is gone"));
-        let result = send(head).and_then(|()| files.iter().try_for_each(|(name, path, _)| send_file(name, path, send)));
+        let send = |chunk| {
+            sender
+                .blocking_send(chunk)
+                .map_err(|_| io::Error::other("receiver is gone"))
+        };
+        let result = send(head).and_then(|()| {
+            files
+                .iter()
+                .try_for_each(|(name, path, _)| send_file(name, path, send))
+        });
         if let Err(error) = result {
             // The follower sees a stream that is too short and refuses it.
             tracing::warn!(?checkpoint, %error, "snapshot not sent in full");
@@ -91,7 +104,11 @@ pub(super) fn chunks(
     Ok(ReceiverStream::new(receiver))
 }
 
-fn send_file(name: &str, path: &Path, send: impl Fn(SnapshotChunk) -> io::Result<()>) -> io::Result<()> {
+fn send_file(
+    name: &str,
+    path: &Path,
+    send: impl Fn(SnapshotChunk) -> io::Result<()>,
+) -> io::Result<()> {
     let mut file = std::fs::File::open(path)?;
     let mut first = true;
     loop {
@@ -101,9 +118,18 @@ fn send_file(name: &str, path: &Path, send: impl Fn(SnapshotChunk) -> io::Result
             return Ok(());
         }
         data.truncate(filled);
-        let file_name = if first { name.to_owned() } else { String::new() };
+        let file_name = if first {
+            name.to_owned()
+        } else {
+            String::new()
+        };
         first = false;
-        send(SnapshotChunk { meta: None, file: file_name, crc32c: crc32c::crc32c(&data), data: data.freeze() })?;
+        send(SnapshotChunk {
+            meta: None,
+            file: file_name,
+            crc32c: crc32c::crc32c(&data),
+            data: data.freeze(),
+        })?;
     }
 }
 
@@ -131,7 +157,9 @@ pub(super) struct Receiving {
 impl Receiving {
     /// Begins with the first chunk; `dir` does not exist yet.
     pub(super) fn begin(first: SnapshotChunk, dir: PathBuf) -> io::Result<Self> {
-        let meta = first.meta.ok_or_else(|| invalid("snapshot does not begin with its meta"))?;
+        let meta = first
+            .meta
+            .ok_or_else(|| invalid("snapshot does not begin with its meta"))?;
         let vote = wire::vote_in(meta.vote).map_err(io::Error::other)?;
         std::fs::create_dir_all(&dir)?;
         Ok(Self {
@@ -155,9 +183,17 @@ impl Receiving {
             }
             self.sync()?;
             let path = self.checkpoint.dir()?.join(&chunk.file);
-            self.file = Some(std::fs::OpenOptions::new().write(true).create_new(true).open(path)?);
+            self.file = Some(
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .open(path)?,
+            );
         }
-        let file = self.file.as_mut().ok_or_else(|| invalid("snapshot data comes before a file name"))?;
+        let file = self
+            .file
+            .as_mut()
+            .ok_or_else(|| invalid("snapshot data comes before a file name"))?;
         file.write_all(&chunk.data)?;
         self.received += chunk.data.len() as u64;
         Ok(())
@@ -174,7 +210,13 @@ impl Receiving {
             return Err(invalid("snapshot ended early"));
         }
         std::fs::File::open(self.checkpoint.dir()?)?.sync_all()?;
-        Ok((self.vote, SnapshotOf::<C, Checkpoint> { meta: self.meta, snapshot: self.checkpoint }))
+        Ok((
+            self.vote,
+            SnapshotOf::<C, Checkpoint> {
+                meta: self.meta,
+                snapshot: self.checkpoint,
+            },
+        ))
     }
 }
 

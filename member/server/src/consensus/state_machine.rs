@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{Stream, StreamExt};
 use member_log::{Entry, LogId, Peer, TypeConfig};
 use member_state::{Backend, Command, LogPosition, Op, Response};
-use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{EntryPayload, RaftSnapshotBuilder, StoredMembership};
 use tokio::sync::oneshot;
 
@@ -27,6 +27,7 @@ const MEMBERSHIP: &str = "membership";
 
 /// Entries in one batch. Bounds the memory of a batch and how long its readers wait.
 const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Bytes of entries after which the state is made durable even before the entries reach `--snapshot-count`.
 const FLUSH_BYTES: u64 = 64 << 20;
@@ -56,7 +57,10 @@ impl<E: Engine> StateMachine<E> {
         flush_due: Arc<tokio::sync::Notify>,
         snapshot_count: u64,
     ) -> Self {
-        let term = replica.store().applied().map_or(0, |position| position.term);
+        let term = replica
+            .store()
+            .applied()
+            .map_or(0, |position| position.term);
         Self {
             replica,
             proposals,
@@ -70,8 +74,11 @@ impl<E: Engine> StateMachine<E> {
 
     /// Applies a run of entries as one batch and answers their waiters.
     fn apply_batch(&mut self, entries: Vec<Entry>) -> io::Result<()> {
-        let Some(last) = entries.last().map(|entry| entry.log_id.index) else { return Ok(()) };
-        let mut answers: VecDeque<(oneshot::Sender<Outcome>, Answer)> = VecDeque::with_capacity(entries.len());
+        let Some(last) = entries.last().map(|entry| entry.log_id.index) else {
+            return Ok(());
+        };
+        let mut answers: VecDeque<(oneshot::Sender<Outcome>, Answer)> =
+            VecDeque::with_capacity(entries.len());
         let mut compacted = false;
         let store = self.replica.store();
         let mut applier = store.begin();
@@ -85,7 +92,8 @@ impl<E: Engine> StateMachine<E> {
             match entry.payload {
                 EntryPayload::Blank => fatal(applier.apply(position, None, false))?,
                 EntryPayload::Membership(membership) => {
-                    let stored = StoredMembership::<_, _, Peer>::new(Some(entry.log_id), membership);
+                    let stored =
+                        StoredMembership::<_, _, Peer>::new(Some(entry.log_id), membership);
                     applier.put_meta(MEMBERSHIP, serde_json::to_vec(&stored)?.into());
                     fatal(applier.apply(position, None, false))?;
                 }
@@ -130,15 +138,25 @@ fn fatal(answer: Answer) -> io::Result<()> {
 
 fn position(id: &LogId) -> LogPosition {
     let term = wire::log_id_out(id).term;
-    LogPosition { term, node: 0, index: id.index }
+    LogPosition {
+        term,
+        node: 0,
+        index: id.index,
+    }
 }
 
 fn log_id(position: LogPosition) -> LogId {
-    wire::log_id_in(member_proto::peerpb::LogId { term: position.term, index: position.index })
+    wire::log_id_in(member_proto::peerpb::LogId {
+        term: position.term,
+        index: position.index,
+    })
 }
 
 fn meta_of<B: Backend>(store: &member_state::Store<B>) -> io::Result<SnapshotMetaOf<C>> {
-    Ok(SnapshotMetaOf::<C> { last_log_id: store.applied().map(log_id), last_membership: membership_of(store)? })
+    Ok(SnapshotMetaOf::<C> {
+        last_log_id: store.applied().map(log_id),
+        last_membership: membership_of(store)?,
+    })
 }
 
 fn membership_of<B: Backend>(store: &member_state::Store<B>) -> io::Result<StoredMembershipOf<C>> {
@@ -165,10 +183,18 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
         while let Some(batch) = batches.next().await {
             let mut entries = Vec::with_capacity(batch.len());
             let mut responders = Vec::new();
+            let mut bytes = 0;
             for item in batch {
                 let (entry, responder) = item?;
+                if let EntryPayload::Normal(payload) = &entry.payload {
+                    bytes += payload.0.len();
+                }
                 entries.push(entry);
                 responders.extend(responder);
+                if bytes > BATCH_BYTES {
+                    bytes = 0;
+                    self.apply_batch(std::mem::take(&mut entries))?;
+                }
             }
             self.apply_batch(entries)?;
             for responder in responders {
@@ -179,10 +205,17 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<E> {
-        Builder { replica: Arc::clone(&self.replica), checkpoints: Arc::clone(&self.checkpoints) }
+        Builder {
+            replica: Arc::clone(&self.replica),
+            checkpoints: Arc::clone(&self.checkpoints),
+        }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<C>, snapshot: Checkpoint) -> Result<(), io::Error> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<C>,
+        snapshot: Checkpoint,
+    ) -> Result<(), io::Error> {
         let replica = Arc::clone(&self.replica);
         blocking(move || {
             let backend = replica.engine().replace(snapshot.dir()?)?;
@@ -191,24 +224,32 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
         .await?;
         let installed = meta_of(&self.replica.store())?;
         if installed.last_log_id != meta.last_log_id {
-            return Err(io::Error::other("the snapshot's content does not reach the entry it claims"));
+            return Err(io::Error::other(
+                "the snapshot's content does not reach the entry it claims",
+            ));
         }
         if let Some(id) = &meta.last_log_id {
             let term = wire::log_id_out(id).term;
-            if term > self.term {
-                self.term = term;
-                self.proposals.term_applied(term);
-            }
+            self.term = self.term.max(term);
+            self.proposals.snapshot_installed(term);
         }
+        // The state that came may hold a compaction that was not finished.
+        self.replica.compaction.notify_one();
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<C, Checkpoint>>, io::Error> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<C, Checkpoint>>, io::Error> {
         if self.replica.store().applied().is_none() {
             return Ok(None);
         }
         // Nothing is applied while this runs: both are called by one worker.
-        self.get_snapshot_builder().await.checkpoint().await.map(Some)
+        self.get_snapshot_builder()
+            .await
+            .checkpoint()
+            .await
+            .map(Some)
     }
 }
 
@@ -227,7 +268,10 @@ impl<E: Engine> Builder<E> {
             let meta = meta_of(&store)?;
             let dir = replica.engine().scratch().join(format!("out-{number}"));
             replica.engine().checkpoint(store.backend(), &dir)?;
-            Ok(SnapshotOf::<C, Checkpoint> { meta, snapshot: Checkpoint::own(dir) })
+            Ok(SnapshotOf::<C, Checkpoint> {
+                meta,
+                snapshot: Checkpoint::own(dir),
+            })
         })
         .await
     }
@@ -245,13 +289,20 @@ impl<E: Engine> RaftSnapshotBuilder<C> for Builder<E> {
             // Taken before the flush, so that what it names is certainly durable after it.
             let meta = meta_of(&store)?;
             replica.engine().flush(store.backend())?;
-            Ok(SnapshotOf::<C, Checkpoint> { meta, snapshot: Checkpoint::none() })
+            Ok(SnapshotOf::<C, Checkpoint> {
+                meta,
+                snapshot: Checkpoint::none(),
+            })
         })
         .await
     }
 }
 
 /// Runs a call that waits for the disk where it does not hold up the reactor.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

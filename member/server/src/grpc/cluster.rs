@@ -24,6 +24,9 @@ impl<E: Engine> Cluster for ClusterService<E> {
         }
         let members = self.0.members().map_err(|e| refused(&e))?;
         // etcd's member lists carry no revision.
-        Ok(Response::new(pb::MemberListResponse { header: Some(self.0.header(0)), members }))
+        Ok(Response::new(pb::MemberListResponse {
+            header: Some(self.0.header(0)),
+            members,
+        }))
     }
 }

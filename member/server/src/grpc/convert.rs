@@ -3,8 +3,8 @@
 use member_proto::etcdserverpb as pb;
 use member_proto::mvccpb;
 use member_state::{
-    Compact, Compare, CompareValue, DeleteRange, KeyValue, Put, Range, RangeResponse, Response, Txn, TxnOp,
-    TxnRequest, TxnResponse,
+    Compact, Compare, CompareValue, DeleteRange, KeyValue, Put, Range, RangeResponse, Response,
+    Txn, TxnOp, TxnRequest, TxnResponse,
 };
 
 pub(super) fn range(request: pb::RangeRequest) -> Range {
@@ -41,13 +41,35 @@ pub(super) fn range(request: pb::RangeRequest) -> Range {
 }
 
 pub(super) fn put(request: pb::PutRequest) -> Put {
-    let pb::PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease } = request;
-    Put { key, value, lease, prev_kv, ignore_value, ignore_lease }
+    let pb::PutRequest {
+        key,
+        value,
+        lease,
+        prev_kv,
+        ignore_value,
+        ignore_lease,
+    } = request;
+    Put {
+        key,
+        value,
+        lease,
+        prev_kv,
+        ignore_value,
+        ignore_lease,
+    }
 }
 
 pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> DeleteRange {
-    let pb::DeleteRangeRequest { key, range_end, prev_kv } = request;
-    DeleteRange { key, range_end, prev_kv }
+    let pb::DeleteRangeRequest {
+        key,
+        range_end,
+        prev_kv,
+    } = request;
+    DeleteRange {
+        key,
+        range_end,
+        prev_kv,
+    }
 }
 
 pub(super) fn compact(request: pb::CompactionRequest) -> Compact {
@@ -56,7 +78,11 @@ pub(super) fn compact(request: pb::CompactionRequest) -> Compact {
 }
 
 pub(super) fn txn(request: pb::TxnRequest) -> Txn {
-    let pb::TxnRequest { compare, success, failure } = request;
+    let pb::TxnRequest {
+        compare,
+        success,
+        failure,
+    } = request;
     Txn {
         compare: compare.into_iter().map(self::compare).collect(),
         success: success.into_iter().map(txn_op).collect(),
@@ -66,7 +92,13 @@ pub(super) fn txn(request: pb::TxnRequest) -> Txn {
 
 fn compare(compare: pb::Compare) -> Compare {
     use pb::compare::TargetUnion;
-    let pb::Compare { result, target, key, target_union, range_end } = compare;
+    let pb::Compare {
+        result,
+        target,
+        key,
+        target_union,
+        range_end,
+    } = compare;
     let value = target_union.map(|target| match target {
         TargetUnion::Version(version) => CompareValue::Version(version),
         TargetUnion::CreateRevision(revision) => CompareValue::CreateRevision(revision),
@@ -74,7 +106,13 @@ fn compare(compare: pb::Compare) -> Compare {
         TargetUnion::Value(value) => CompareValue::Value(value),
         TargetUnion::Lease(lease) => CompareValue::Lease(lease),
     });
-    Compare { result, target, key, value, range_end }
+    Compare {
+        result,
+        target,
+        key,
+        value,
+        range_end,
+    }
 }
 
 fn txn_op(op: pb::RequestOp) -> TxnOp {
@@ -89,21 +127,52 @@ fn txn_op(op: pb::RequestOp) -> TxnOp {
 }
 
 pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
-    let KeyValue { key, create_revision, mod_revision, version, value, lease } = kv;
-    mvccpb::KeyValue { key, create_revision, mod_revision, version, value, lease }
+    let KeyValue {
+        key,
+        create_revision,
+        mod_revision,
+        version,
+        value,
+        lease,
+    } = kv;
+    mvccpb::KeyValue {
+        key,
+        create_revision,
+        mod_revision,
+        version,
+        value,
+        lease,
+    }
 }
 
 fn key_values(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
     kvs.into_iter().map(key_value).collect()
 }
 
-pub(super) fn range_response(header: pb::ResponseHeader, response: RangeResponse) -> pb::RangeResponse {
-    let RangeResponse { revision, kvs, more, count } = response;
-    pb::RangeResponse { header: Some(pb::ResponseHeader { revision, ..header }), kvs: key_values(kvs), more, count }
+pub(super) fn range_response(
+    header: pb::ResponseHeader,
+    response: RangeResponse,
+) -> pb::RangeResponse {
+    let RangeResponse {
+        revision,
+        kvs,
+        more,
+        count,
+    } = response;
+    pb::RangeResponse {
+        header: Some(pb::ResponseHeader { revision, ..header }),
+        kvs: key_values(kvs),
+        more,
+        count,
+    }
 }
 
 pub(super) fn txn_response(header: pb::ResponseHeader, response: TxnResponse) -> pb::TxnResponse {
-    let TxnResponse { revision, succeeded, responses } = response;
+    let TxnResponse {
+        revision,
+        succeeded,
+        responses,
+    } = response;
     pb::TxnResponse {
         header: Some(pb::ResponseHeader { revision, ..header }),
         succeeded,
@@ -119,12 +188,19 @@ fn response_op(response: Response) -> pb::ResponseOp {
     let response = match response {
         Response::Empty | Response::Compact { .. } => None,
         Response::Range(response) => Some(Wire::ResponseRange(range_response(header, response))),
-        Response::Put { revision, prev } => {
-            Some(Wire::ResponsePut(pb::PutResponse { header: at(revision), prev_kv: prev.map(key_value) }))
-        }
-        Response::DeleteRange { revision, deleted, prevs } => Some(Wire::ResponseDeleteRange(
-            pb::DeleteRangeResponse { header: at(revision), deleted, prev_kvs: key_values(prevs) },
-        )),
+        Response::Put { revision, prev } => Some(Wire::ResponsePut(pb::PutResponse {
+            header: at(revision),
+            prev_kv: prev.map(key_value),
+        })),
+        Response::DeleteRange {
+            revision,
+            deleted,
+            prevs,
+        } => Some(Wire::ResponseDeleteRange(pb::DeleteRangeResponse {
+            header: at(revision),
+            deleted,
+            prev_kvs: key_values(prevs),
+        })),
         Response::Txn(response) => Some(Wire::ResponseTxn(txn_response(header, response))),
     };
     pb::ResponseOp { response }

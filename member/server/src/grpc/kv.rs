@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::kv_server::Kv;
-use member_state::{Op, Response as Applied, validate_delete_range, validate_put, validate_range, validate_txn};
+use member_state::{
+    Op, Range, Response as Applied, validate_delete_range, validate_put, validate_range,
+    validate_txn,
+};
 use tonic::{Request, Response, Status};
 
 use super::{convert, not_written, refused};
@@ -19,22 +22,52 @@ fn mismatch() -> Status {
     Status::internal("etcdserver: the state gave an answer of another kind")
 }
 
+/// Keys that a range may return and still be read on the reactor: about a millisecond.
+const SHORT_RANGE: i64 = 1000;
+
+/// A range that may take so long that heartbeats would wait for it.
+fn is_long(range: &Range) -> bool {
+    !range.range_end.is_empty() && !(1..=SHORT_RANGE).contains(&range.limit)
+}
+
 #[tonic::async_trait]
 impl<E: Engine> Kv for KvService<E> {
-    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
         let range = convert::range(request.into_inner());
         validate_range(&range).map_err(|e| refused(&e))?;
         if !range.serializable {
             self.0.linearize().await?;
         }
-        let response = self.0.store().range(&range).map_err(|e| refused(&e))?;
-        Ok(Response::new(convert::range_response(self.0.header(0), response)))
+        let store = self.0.store();
+        let response = if is_long(&range) {
+            tokio::task::spawn_blocking(move || store.range(&range))
+                .await
+                .map_err(|_| mismatch())?
+        } else {
+            store.range(&range)
+        };
+        let response = response.map_err(|e| refused(&e))?;
+        Ok(Response::new(convert::range_response(
+            self.0.header(0),
+            response,
+        )))
     }
 
-    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
         let put = convert::put(request.into_inner());
         validate_put(&put).map_err(|e| refused(&e))?;
-        match self.0.write(Op::Put(put)).await.map_err(|e| not_written(&e))? {
+        match self
+            .0
+            .write(Op::Put(put))
+            .await
+            .map_err(|e| not_written(&e))?
+        {
             Applied::Put { revision, prev } => Ok(Response::new(pb::PutResponse {
                 header: Some(self.0.header(revision)),
                 prev_kv: prev.map(convert::key_value),
@@ -49,8 +82,17 @@ impl<E: Engine> Kv for KvService<E> {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let delete = convert::delete_range(request.into_inner());
         validate_delete_range(&delete).map_err(|e| refused(&e))?;
-        match self.0.write(Op::DeleteRange(delete)).await.map_err(|e| not_written(&e))? {
-            Applied::DeleteRange { revision, deleted, prevs } => Ok(Response::new(pb::DeleteRangeResponse {
+        match self
+            .0
+            .write(Op::DeleteRange(delete))
+            .await
+            .map_err(|e| not_written(&e))?
+        {
+            Applied::DeleteRange {
+                revision,
+                deleted,
+                prevs,
+            } => Ok(Response::new(pb::DeleteRangeResponse {
                 header: Some(self.0.header(revision)),
                 deleted,
                 prev_kvs: prevs.into_iter().map(convert::key_value).collect(),
@@ -59,7 +101,10 @@ impl<E: Engine> Kv for KvService<E> {
         }
     }
 
-    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
         let txn = convert::txn(request.into_inner());
         validate_txn(&txn, self.0.max_txn_ops()).map_err(|e| refused(&e))?;
         let response = if txn.is_read_only() {
@@ -68,12 +113,20 @@ impl<E: Engine> Kv for KvService<E> {
             }
             self.0.store().read_txn(&txn).map_err(|e| refused(&e))?
         } else {
-            match self.0.write(Op::Txn(txn)).await.map_err(|e| not_written(&e))? {
+            match self
+                .0
+                .write(Op::Txn(txn))
+                .await
+                .map_err(|e| not_written(&e))?
+            {
                 Applied::Txn(response) => response,
                 _ => return Err(mismatch()),
             }
         };
-        Ok(Response::new(convert::txn_response(self.0.header(0), response)))
+        Ok(Response::new(convert::txn_response(
+            self.0.header(0),
+            response,
+        )))
     }
 
     async fn compact(
@@ -81,12 +134,19 @@ impl<E: Engine> Kv for KvService<E> {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let compact = convert::compact(request.into_inner());
-        match self.0.write(Op::Compact(compact)).await.map_err(|e| not_written(&e))? {
+        match self
+            .0
+            .write(Op::Compact(compact))
+            .await
+            .map_err(|e| not_written(&e))?
+        {
             Applied::Compact { revision } => {
                 if compact.physical {
                     self.0.wait_compacted(compact.revision).await;
                 }
-                Ok(Response::new(pb::CompactionResponse { header: Some(self.0.header(revision)) }))
+                Ok(Response::new(pb::CompactionResponse {
+                    header: Some(self.0.header(revision)),
+                }))
             }
             _ => Err(mismatch()),
         }

@@ -14,13 +14,20 @@ pub(crate) struct MaintenanceService<E: Engine>(pub(crate) Arc<Node<E>>);
 
 #[tonic::async_trait]
 impl<E: Engine> Maintenance for MaintenanceService<E> {
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
         let node = &self.0;
-        let leadership = node.leadership();
+        let leadership = node.seen_leadership();
         let progress = node.progress();
         let store = node.store();
         let size = i64::try_from(store.size()).unwrap_or(i64::MAX);
-        let errors = if leadership.leader.is_none() { vec!["etcdserver: no leader".to_owned()] } else { Vec::new() };
+        let errors = if leadership.leader.is_none() {
+            vec!["etcdserver: no leader".to_owned()]
+        } else {
+            Vec::new()
+        };
         Ok(Response::new(pb::StatusResponse {
             header: Some(node.header(store.revision())),
             version: SERVER_VERSION.to_owned(),
@@ -43,11 +50,15 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         match self.0.move_leader(request.into_inner().target_id).await {
-            Ok(()) => Ok(Response::new(pb::MoveLeaderResponse { header: Some(self.0.header(self.0.store().revision())) })),
+            Ok(()) => Ok(Response::new(pb::MoveLeaderResponse {
+                header: Some(self.0.header(self.0.store().revision())),
+            })),
             Err(error @ (MoveLeaderError::NotLeader | MoveLeaderError::BadTarget)) => {
                 Err(Status::failed_precondition(error.to_string()))
             }
-            Err(error @ (MoveLeaderError::TimedOut | MoveLeaderError::Stopped)) => Err(Status::unavailable(error.to_string())),
+            Err(error @ (MoveLeaderError::TimedOut | MoveLeaderError::Stopped)) => {
+                Err(Status::unavailable(error.to_string()))
+            }
         }
     }
 }

@@ -40,6 +40,8 @@ fn not_written(error: &WriteError) -> Status {
         WriteError::State(error) => refused(error),
         WriteError::TooLarge => Status::invalid_argument(error.to_string()),
         WriteError::TooManyRequests => Status::resource_exhausted(error.to_string()),
-        WriteError::TimedOut | WriteError::LeaderLost | WriteError::Stopped => Status::unavailable(error.to_string()),
+        WriteError::TimedOut | WriteError::LeaderLost | WriteError::Stopped => {
+            Status::unavailable(error.to_string())
+        }
     }
 }

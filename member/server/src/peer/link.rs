@@ -68,14 +68,21 @@ impl Introduction {
         let hex = |id: u64| {
             MetadataValue::try_from(format!("{id:x}")).expect("hex digits are valid metadata")
         };
-        Self { cluster: hex(cluster_id), member: hex(member_id) }
+        Self {
+            cluster: hex(cluster_id),
+            member: hex(member_id),
+        }
     }
 
     /// The message with our name on it.
     pub(crate) fn sign<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert(CLUSTER_ID, self.cluster.clone());
-        request.metadata_mut().insert(MEMBER_ID, self.member.clone());
+        request
+            .metadata_mut()
+            .insert(CLUSTER_ID, self.cluster.clone());
+        request
+            .metadata_mut()
+            .insert(MEMBER_ID, self.member.clone());
         request
     }
 }
@@ -107,18 +114,33 @@ impl Link {
         tasks.spawn(run_control(client(control), introduction.clone(), calls));
         let (forward, forwarded) = mpsc::channel(FORWARD_QUEUE);
         let bulk = client(bulk);
-        tasks.spawn(run_forward(bulk.clone(), introduction.clone(), forwarded, proposals));
-        Self { bulk, introduction, control: control_calls, forward }
+        tasks.spawn(run_forward(
+            bulk.clone(),
+            introduction.clone(),
+            forwarded,
+            proposals,
+        ));
+        Self {
+            bulk,
+            introduction,
+            control: control_calls,
+            forward,
+        }
     }
 
     /// Makes one small call.
     pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Answer, LinkError> {
         let (answer, answered) = oneshot::channel();
         let exchange = async {
-            self.control.send(ControlCall { call, answer }).await.map_err(|_| LinkError::Interrupted)?;
+            self.control
+                .send(ControlCall { call, answer })
+                .await
+                .map_err(|_| LinkError::Interrupted)?;
             answered.await.map_err(|_| LinkError::Interrupted)?
         };
-        tokio::time::timeout(patience, exchange).await.map_err(|_| LinkError::TimedOut(patience))?
+        tokio::time::timeout(patience, exchange)
+            .await
+            .map_err(|_| LinkError::TimedOut(patience))?
     }
 
     /// Passes a write on, to be proposed by the peer in `term` or not at all.
@@ -128,11 +150,18 @@ impl Link {
     }
 
     /// Opens a replication session.
-    pub(crate) async fn append<S>(&self, requests: S) -> Result<Streaming<peerpb::AppendResponse>, Status>
+    pub(crate) async fn append<S>(
+        &self,
+        requests: S,
+    ) -> Result<Streaming<peerpb::AppendResponse>, Status>
     where
         S: futures_util::Stream<Item = peerpb::AppendRequest> + Send + 'static,
     {
-        let responses = self.bulk.clone().append(self.introduction.sign(requests)).await?;
+        let responses = self
+            .bulk
+            .clone()
+            .append(self.introduction.sign(requests))
+            .await?;
         Ok(responses.into_inner())
     }
 
@@ -141,7 +170,12 @@ impl Link {
     where
         S: futures_util::Stream<Item = peerpb::SnapshotChunk> + Send + 'static,
     {
-        Ok(self.bulk.clone().snapshot(self.introduction.sign(chunks)).await?.into_inner())
+        Ok(self
+            .bulk
+            .clone()
+            .snapshot(self.introduction.sign(chunks))
+            .await?
+            .into_inner())
     }
 }
 
@@ -153,11 +187,18 @@ async fn run_control(
 ) {
     while let Some(first) = calls.recv().await {
         let (requests, outgoing) = mpsc::channel(CONTROL_QUEUE);
-        let opened = client.clone().control(introduction.sign(ReceiverStream::new(outgoing))).await;
+        let opened = client
+            .clone()
+            .control(introduction.sign(ReceiverStream::new(outgoing)))
+            .await;
         match opened {
-            Ok(responses) => control_session(first, requests, responses.into_inner(), &mut calls).await,
+            Ok(responses) => {
+                control_session(first, requests, responses.into_inner(), &mut calls).await
+            }
             Err(status) => {
-                let _ = first.answer.send(Err(LinkError::Unreachable(Box::new(status))));
+                let _ = first
+                    .answer
+                    .send(Err(LinkError::Unreachable(Box::new(status))));
             }
         }
     }
@@ -176,7 +217,14 @@ async fn control_session(
         if let Some(ControlCall { call, answer }) = next.take() {
             last_id += 1;
             pending.insert(last_id, answer);
-            if requests.send(ControlRequest { id: last_id, call: Some(call) }).await.is_err() {
+            if requests
+                .send(ControlRequest {
+                    id: last_id,
+                    call: Some(call),
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
             // Callers that gave up leave their slot behind; keep the map as small as the calls in flight.
@@ -213,7 +261,10 @@ async fn run_forward(
     let mut batch = Vec::with_capacity(FORWARD_BATCH);
     'session: while queue.recv_many(&mut batch, FORWARD_BATCH).await > 0 {
         let (requests, outgoing) = mpsc::channel(16);
-        let opened = client.clone().forward(introduction.sign(ReceiverStream::new(outgoing))).await;
+        let opened = client
+            .clone()
+            .forward(introduction.sign(ReceiverStream::new(outgoing)))
+            .await;
         let mut responses = match opened {
             Ok(responses) => responses.into_inner(),
             Err(status) => {
@@ -228,7 +279,10 @@ async fn run_forward(
             while let Some(message) = messages.next() {
                 if let Err(unsent) = requests.send(message).await {
                     let rest = std::iter::once(unsent.0).chain(messages);
-                    proposals.refused(rest.flat_map(|message| message.writes).map(|write| write.id));
+                    proposals.refused(
+                        rest.flat_map(|message| message.writes)
+                            .map(|write| write.id),
+                    );
                     continue 'session;
                 }
             }
@@ -243,13 +297,24 @@ async fn run_forward(
     }
 }
 
+/// Bytes after which a message with forwarded writes ends.
+const FORWARD_BYTES: usize = 4 << 20;
+
 /// Groups a batch into messages of one term each.
 fn in_terms(batch: &mut Vec<(u64, Forwarded)>) -> Vec<ForwardRequest> {
     let mut requests: Vec<ForwardRequest> = Vec::with_capacity(1);
+    let mut bytes = 0;
     for (term, write) in batch.drain(..) {
+        bytes += write.command.len();
         match requests.last_mut() {
-            Some(last) if last.term == term => last.writes.push(write),
-            _ => requests.push(ForwardRequest { term, writes: vec![write] }),
+            Some(last) if last.term == term && bytes <= FORWARD_BYTES => last.writes.push(write),
+            _ => {
+                bytes = write.command.len();
+                requests.push(ForwardRequest {
+                    term,
+                    writes: vec![write],
+                });
+            }
         }
     }
     requests

@@ -31,7 +31,14 @@ impl Links {
         proposals: Arc<Proposals>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { introduction, connector, election_timeout, proposals, tasks, links: Mutex::default() }
+        Self {
+            introduction,
+            connector,
+            election_timeout,
+            proposals,
+            tasks,
+            links: Mutex::default(),
+        }
     }
 
     /// The link to `member`; a new one when its URLs changed.
@@ -56,26 +63,33 @@ impl Links {
     /// How many of the other members answer on their peer ports now.
     pub(crate) async fn reachable(&self, members: &BTreeMap<u64, Vec<String>>, own: u64) -> usize {
         let others = members.iter().filter(|(id, _)| **id != own);
-        let tries = others.map(|(_, urls)| {
-            tokio::time::timeout(self.election_timeout, connect_first(&self.connector, urls))
-        });
+        let tries =
+            others.map(|(_, urls)| connect_first(&self.connector, urls, self.election_timeout));
         let answers = futures_util::future::join_all(tries).await;
-        answers.iter().filter(|answer| matches!(answer, Ok(Ok(_)))).count()
+        answers.iter().filter(|answer| answer.is_ok()).count()
     }
 
     /// Drops every link, which ends their tasks.
     pub(crate) fn close(&self) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// A channel that connects to the first of the URLs that accepts, and again when it broke.
     fn channel(&self, peer_urls: &[String]) -> Channel {
         let connector = self.connector.clone();
         let urls = peer_urls.to_vec();
+        let patience = self.election_timeout;
         let connect = tower::service_fn(move |_: Uri| {
             let connector = connector.clone();
             let urls = urls.clone();
-            async move { connect_first(&connector, &urls).await.map(TokioIo::new) }
+            async move {
+                connect_first(&connector, &urls, patience)
+                    .await
+                    .map(TokioIo::new)
+            }
         });
         // The authority is only what HTTP/2 carries as :authority; the connector knows the addresses.
         Endpoint::from_static("http://peer")
@@ -90,12 +104,23 @@ impl Links {
     }
 }
 
-async fn connect_first(connector: &PeerConnector, urls: &[String]) -> std::io::Result<Transport<TcpStream>> {
-    let mut last = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the member has no peer URL");
+/// The first connection that one of the URLs gives; each gets its share of the time, so that a black-holed one does
+/// not hide the next.
+async fn connect_first(
+    connector: &PeerConnector,
+    urls: &[String],
+    patience: Duration,
+) -> std::io::Result<Transport<TcpStream>> {
+    let each = patience / u32::try_from(urls.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = std::io::Error::new(
+        std::io::ErrorKind::AddrNotAvailable,
+        "the member has no peer URL",
+    );
     for url in urls {
-        match connector.connect(url).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+        match tokio::time::timeout(each, connector.connect(url)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = std::io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)

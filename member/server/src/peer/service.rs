@@ -7,8 +7,8 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use member_proto::peerpb::peer_server::Peer;
 use member_proto::peerpb::{
-    AppendRequest, AppendResponse, ControlRequest, ControlResponse, ForwardRequest, ForwardResponse, SnapshotChunk,
-    SnapshotResponse,
+    AppendRequest, AppendResponse, ControlRequest, ControlResponse, ForwardRequest,
+    ForwardResponse, SnapshotChunk, SnapshotResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
@@ -34,7 +34,10 @@ pub(crate) struct PeerService<E: Engine> {
 impl<E: Engine> PeerService<E> {
     /// Refuses members of other clusters.
     fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
-        let theirs = request.metadata().get(CLUSTER_ID).and_then(|id| id.to_str().ok());
+        let theirs = request
+            .metadata()
+            .get(CLUSTER_ID)
+            .and_then(|id| id.to_str().ok());
         let theirs = theirs.and_then(|id| u64::from_str_radix(id, 16).ok());
         if theirs == Some(self.cluster_id) {
             return Ok(request.into_inner());
@@ -57,10 +60,19 @@ impl<E: Engine> Peer for PeerService<E> {
     type ControlStream = Answers<ControlResponse>;
     type ForwardStream = Answers<ForwardResponse>;
 
-    async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Self::AppendStream>, Status> {
-        let requests = ended_by_error(self.admit(request)?);
-        let stopping = self.stopping.clone();
-        let responses = self.consensus.append_session(requests).take_until(stopping.cancelled_owned()).map(Ok);
+    async fn append(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        // Both sides end: openraft holds on to the requests for as long as they may come.
+        let requests = ended_by_error(self.admit(request)?)
+            .take_until(self.stopping.clone().cancelled_owned());
+        let stopped = self.stopping.clone().cancelled_owned();
+        let responses = self
+            .consensus
+            .append_session(requests)
+            .take_until(stopped)
+            .map(Ok);
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -115,23 +127,34 @@ impl<E: Engine> Peer for PeerService<E> {
                 }
             }
         });
-        let refusals =
-            UnboundedReceiverStream::new(refusals).ready_chunks(256).map(|refused| Ok(ForwardResponse { refused }));
+        let refusals = UnboundedReceiverStream::new(refusals)
+            .ready_chunks(256)
+            .map(|refused| Ok(ForwardResponse { refused }));
         Ok(Response::new(Box::pin(refusals)))
     }
 
-    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotResponse>, Status> {
-        let chunks = self.admit(request)?.map(|chunk| chunk.map_err(std::io::Error::other));
-        let response = Arc::clone(&self.consensus).receive_snapshot(chunks).await.map_err(|error| {
-            tracing::warn!(%error, "cannot install a snapshot");
-            Status::internal(error.to_string())
-        })?;
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotResponse>, Status> {
+        let chunks = self
+            .admit(request)?
+            .map(|chunk| chunk.map_err(std::io::Error::other));
+        let response = Arc::clone(&self.consensus)
+            .receive_snapshot(chunks)
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "cannot install a snapshot");
+                Status::internal(error.to_string())
+            })?;
         Ok(Response::new(response))
     }
 }
 
 /// A connection that breaks ends the stream; the sender sees it too.
-fn ended_by_error<T: Send + 'static>(stream: Streaming<T>) -> impl Stream<Item = T> + Send + 'static {
+fn ended_by_error<T: Send + 'static>(
+    stream: Streaming<T>,
+) -> impl Stream<Item = T> + Send + 'static {
     stream
         .take_while(|message| std::future::ready(message.is_ok()))
         .filter_map(|message| std::future::ready(message.ok()))
