@@ -51,6 +51,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long clients' requests in flight may take once the member stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long the next leader may take to show that it is there. Members that are stopped together are not.
+const ALIVE_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How long connections of peers may take to close.
 const PEER_DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -421,6 +424,11 @@ impl<E: Engine> Member<E> {
     pub async fn stop(self) {
         if self.node.leadership().leader == Some(self.node.id)
             && let Some(successor) = self.node.consensus.successor()
+            && self
+                .node
+                .consensus
+                .is_alive(successor, ALIVE_PATIENCE)
+                .await
         {
             tracing::info!(to = %format_args!("{successor:x}"), "leadership transfer starting");
             if self.node.move_leader(successor).await.is_err() {

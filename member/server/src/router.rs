@@ -40,21 +40,20 @@ impl<E: Engine> Clone for ClientPort<E> {
 
 impl<E: Engine> ClientPort<E> {
     pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
-        let service = request
-            .uri()
-            .path()
+        let path = request.uri().path().to_owned();
+        let service = path
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
-            .map(|(s, _)| s);
+            .map(|(service, _)| service);
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
             Some("etcdserverpb.Cluster") => self.cluster.call(request).await,
             Some("etcdserverpb.Maintenance") => self.maintenance.call(request).await,
-            _ if is_grpc(&request) => return unknown_service(service),
+            _ if is_grpc(&request) => return not_served(&path),
             _ => return plain::respond(&self.node, &request).await,
         };
         match answered {
-            Ok(response) => too_large_as_go(response),
+            Ok(response) => worded(response, &path),
             Err(never) => match never {},
         }
     }
@@ -92,33 +91,41 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn unknown_service(service: Option<&str>) -> Response<Body> {
-    Status::unimplemented(format!("unknown service {}", service.unwrap_or_default())).into_http()
+/// Says which call is missing: clients show this sentence and nothing else.
+fn not_served(path: &str) -> Response<Body> {
+    Status::unimplemented(format!(
+        "etcdserver: {path} is not served by this release of member"
+    ))
+    .into_http()
 }
 
-/// A message over the receive limit has the code and words of Go's gRPC, which clients of etcd know.
-fn too_large_as_go(response: Response<Body>) -> Response<Body> {
+/// Puts words to the refusals that come from the gRPC library: a message over the receive limit gets the code and
+/// words of Go's gRPC, which clients of etcd know, and a call that is not served gets its name.
+fn worded(response: Response<Body>, path: &str) -> Response<Body> {
     // grpc-status stands in the headers only when there is no body: every refusal, no success.
     if !response.headers().contains_key("grpc-status") {
         return response;
     }
-    match Status::from_header_map(response.headers()) {
-        Some(status)
-            if status.code() == Code::OutOfRange
-                && status
-                    .message()
-                    .contains("decoded message length too large") =>
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    match status.code() {
+        Code::OutOfRange
+            if status
+                .message()
+                .contains("decoded message length too large") =>
         {
             let mut numbers = status
                 .message()
                 .split(|c: char| !c.is_ascii_digit())
-                .filter(|n| !n.is_empty());
+                .filter(|number| !number.is_empty());
             let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
             Status::resource_exhausted(format!(
                 "grpc: received message larger than max ({found} vs. {limit})"
             ))
             .into_http()
         }
+        Code::Unimplemented if status.message().is_empty() => not_served(path),
         _ => response,
     }
 }

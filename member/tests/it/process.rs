@@ -187,7 +187,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!(
+            // To this process's own standard error: the test's output is what explains a failure.
+            let _ = writeln!(
+                std::io::stderr(),
                 "---- log of {} ({:?})\n{}",
                 self.binary.display(),
                 self.args.first(),

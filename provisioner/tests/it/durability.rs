@@ -155,7 +155,7 @@ impl Cluster {
         self.sandbox.provision(args)
     }
 
-    /// Kills members together, as a power cut would, and returns when they are dead.
+    /// Kills members together and returns when they are dead. What they had handed to the kernel stays: this is no power cut.
     fn kill(&self, members: &[&str]) {
         let pids: Vec<i32> = members
             .iter()

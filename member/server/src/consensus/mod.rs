@@ -372,6 +372,20 @@ impl<E: Engine> Consensus<E> {
             .map(|(id, _)| *id)
     }
 
+    /// Whether a member answers now.
+    pub(crate) async fn is_alive(&self, member: u64, patience: Duration) -> bool {
+        use member_proto::peerpb::control_request::Call;
+        let Some(urls) = self.peer_urls(member) else {
+            return false;
+        };
+        let question = Call::MemberKnown(member_proto::peerpb::MemberKnownRequest { id: self.id });
+        self.links
+            .to(member, &urls)
+            .call(question, patience)
+            .await
+            .is_ok()
+    }
+
     /// Stops taking part. What was acknowledged is in the log already.
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         self.raft.shutdown().await.map_err(io::Error::other)
