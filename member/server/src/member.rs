@@ -186,7 +186,7 @@ async fn bind(urls: &[Url], tls: &Acceptor) -> Result<Vec<(TcpListener, Acceptor
         let tls = if url.scheme().is_tls() {
             tls.clone()
         } else {
-            Acceptor::new(None)
+            Acceptor::plain()
         };
         // The flags' own check has refused an https URL without files; plain text must never take its place.
         assert!(
@@ -196,12 +196,6 @@ async fn bind(urls: &[Url], tls: &Acceptor) -> Result<Vec<(TcpListener, Acceptor
         bound.push((listen::bind(url.as_str()).await?, tls));
     }
     Ok(bound)
-}
-
-fn acceptor(files: Option<&TlsFiles>) -> Result<Acceptor, TlsError> {
-    Ok(Acceptor::new(
-        files.map(TlsFiles::server_config).transpose()?,
-    ))
 }
 
 fn client_files(flags: &Flags) -> Option<TlsFiles> {
@@ -271,9 +265,9 @@ impl<E: Engine> Member<E> {
             None
         };
         flags.check_transport()?;
-        let client_tls = acceptor(client_files(flags).as_ref())?;
-        let peer_tls = acceptor(peer_files(flags).as_ref())?;
-        let connector = PeerConnector::new(peer_files(flags).as_ref())?;
+        let client_tls = Acceptor::new(client_files(flags))?;
+        let peer_tls = Acceptor::new(peer_files(flags))?;
+        let connector = PeerConnector::new(peer_files(flags))?;
         let client = bind(&flags.listen_client_urls, &client_tls).await?;
         let metrics_ports = bind(&flags.listen_metrics_urls, &client_tls).await?;
         if let Some(founding) = &founding {

@@ -3,10 +3,12 @@
 //! Error texts are etcd's where etcd has one, because operators search for them.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -158,6 +160,15 @@ impl TlsFiles {
         Ok(Arc::new(config))
     }
 
+    fn stamp(&self) -> Stamp {
+        let paths = [Some(&self.cert), Some(&self.key), self.trusted_ca.as_ref()];
+        let stamp = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
+        };
+        paths.into_iter().flatten().map(stamp).collect()
+    }
+
     fn pair(&self, source: rustls::Error) -> TlsError {
         TlsError::Pair {
             cert: self.cert.clone(),
@@ -281,13 +292,66 @@ impl AsyncWrite for Inbound {
     }
 }
 
+/// What certificate files say, read again when they change: a renewed certificate is served from the next connection
+/// on. Files that cannot be used leave the former ones in force, with a warning, so that a half-finished renewal cuts
+/// nobody off.
+pub(crate) struct Reloaded<T> {
+    files: TlsFiles,
+    build: fn(&TlsFiles) -> Result<Arc<T>, TlsError>,
+    current: Mutex<(Stamp, Arc<T>)>,
+}
+
+/// Tells one state of the files from another; inode and length catch a change within the clock's grain.
+type Stamp = Vec<Option<(SystemTime, u64, u64)>>;
+
+impl<T> Reloaded<T> {
+    pub(crate) fn new(
+        files: TlsFiles,
+        build: fn(&TlsFiles) -> Result<Arc<T>, TlsError>,
+    ) -> Result<Self, TlsError> {
+        let stamp = files.stamp();
+        let current = Mutex::new((stamp, build(&files)?));
+        Ok(Self {
+            files,
+            build,
+            current,
+        })
+    }
+
+    pub(crate) fn current(&self) -> Arc<T> {
+        let stamp = self.files.stamp();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.0 != stamp {
+            match (self.build)(&self.files) {
+                Ok(built) => {
+                    tracing::info!(cert = %self.files.cert.display(), "certificate files were read again");
+                    current.1 = built;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changed certificate files cannot be used; keeping the former ones");
+                }
+            }
+            current.0 = stamp;
+        }
+        Arc::clone(&current.1)
+    }
+}
+
 /// The listening side of a port.
 #[derive(Clone)]
-pub(crate) struct Acceptor(Option<TlsAcceptor>);
+pub(crate) struct Acceptor(Option<Arc<Reloaded<ServerConfig>>>);
 
 impl Acceptor {
-    pub(crate) fn new(config: Option<Arc<ServerConfig>>) -> Self {
-        Self(config.map(TlsAcceptor::from))
+    pub(crate) fn new(files: Option<TlsFiles>) -> Result<Self, TlsError> {
+        let reloaded = files
+            .map(|files| Reloaded::new(files, TlsFiles::server_config))
+            .transpose()?;
+        Ok(Self(reloaded.map(Arc::new)))
+    }
+
+    /// Without TLS.
+    pub(crate) fn plain() -> Self {
+        Self(None)
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -297,7 +361,8 @@ impl Acceptor {
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Inbound> {
         let stream = match &self.0 {
             None => Transport::Plain(stream),
-            Some(acceptor) => {
+            Some(files) => {
+                let acceptor = TlsAcceptor::from(files.current());
                 Transport::Tls(Box::new(TlsStream::Server(acceptor.accept(stream).await?)))
             }
         };
@@ -310,16 +375,14 @@ impl Acceptor {
 
 /// Calls other members' peer ports.
 #[derive(Clone)]
-pub(crate) struct PeerConnector(Option<TlsConnector>);
+pub(crate) struct PeerConnector(Option<Arc<Reloaded<ClientConfig>>>);
 
 impl PeerConnector {
-    pub(crate) fn new(files: Option<&TlsFiles>) -> Result<Self, TlsError> {
-        Ok(Self(
-            files
-                .map(TlsFiles::client_config)
-                .transpose()?
-                .map(TlsConnector::from),
-        ))
+    pub(crate) fn new(files: Option<TlsFiles>) -> Result<Self, TlsError> {
+        let reloaded = files
+            .map(|files| Reloaded::new(files, TlsFiles::client_config))
+            .transpose()?;
+        Ok(Self(reloaded.map(Arc::new)))
     }
 
     /// Connects to a peer URL; its host is what the certificate must name.
@@ -341,15 +404,59 @@ impl PeerConnector {
         if uri.scheme_str() != Some("https") {
             return Ok(Transport::Plain(stream));
         }
-        let connector = self.0.as_ref().ok_or_else(|| {
+        let files = self.0.as_ref().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("peer URL {url} needs --peer-cert-file and --peer-key-file"),
             )
         })?;
+        let connector = TlsConnector::from(files.current());
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         Ok(Transport::Tls(Box::new(TlsStream::Client(
             connector.connect(name, stream).await?,
         ))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_files_are_read_again_and_bad_ones_leave_the_former_in_force() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let cert = dir.path().join("cert");
+        let files = TlsFiles {
+            cert: cert.clone(),
+            key: dir.path().join("key"),
+            trusted_ca: None,
+        };
+        let build = |files: &TlsFiles| match read(&files.cert)? {
+            text if text.starts_with(b"bad") => Err(TlsError::NoPem {
+                what: "certificate",
+                path: files.cert.clone(),
+            }),
+            text => Ok(Arc::new(text)),
+        };
+        assert!(matches!(
+            Reloaded::new(files.clone(), build),
+            Err(TlsError::Open { .. })
+        ));
+        let write = |text: &str| {
+            let next = dir.path().join("next");
+            std::fs::write(&next, text).unwrap();
+            std::fs::rename(&next, &cert).unwrap();
+        };
+        write("one");
+        let reloaded = Reloaded::new(files, build).unwrap();
+        assert_eq!(*reloaded.current(), b"one");
+        write("two");
+        assert_eq!(*reloaded.current(), b"two");
+        write("bad");
+        assert_eq!(*reloaded.current(), b"two");
+        std::fs::remove_file(&cert).unwrap();
+        assert_eq!(*reloaded.current(), b"two");
+        write("three");
+        assert_eq!(*reloaded.current(), b"three");
     }
 }

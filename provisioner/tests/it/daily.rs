@@ -137,6 +137,10 @@ fn logs_are_shown_and_followed(server: Server) {
     for member in ["m0 | ", "m1 | ", "m2 | "] {
         assert!(all.contains(member), "{all}");
     }
+    crate::sandbox::wait_until("three lines of one member", || {
+        let logged = sandbox.provision(&["logs", "demo", "m1"]).expect(0).stdout;
+        logged.lines().count() >= 3
+    });
     let one = sandbox
         .provision(&["logs", "-n", "3", "demo", "m1"])
         .expect(0)
