@@ -118,14 +118,11 @@ impl Document for Status {
             );
         }
         let verdict = match self.health {
-            Verdict::Healthy => "healthy",
-            Verdict::Degraded => "degraded, quorum held",
-            Verdict::QuorumLost => "quorum lost",
+            Verdict::Healthy => "is healthy",
+            Verdict::Degraded => "is degraded, quorum held",
+            Verdict::QuorumLost => "has lost its quorum",
         };
-        notes.push(format!(
-            "cluster {} is {verdict} ({})",
-            self.name, self.quorum
-        ));
+        notes.push(format!("cluster {} {verdict} ({})", self.name, self.quorum));
         table.with_after(notes.join("\n"))
     }
 

@@ -145,7 +145,8 @@ fn members(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
                 place.clone(),
                 EVEN,
                 format!(
-                    "{count} members survive {survives} failures, as {} do",
+                    "{count} members survive {survives} failure{}, as {} do",
+                    if survives == 1 { "" } else { "s" },
                     count - 1
                 ),
                 "this cluster",

@@ -112,6 +112,10 @@ where
     loop {
         let error = match timeout_at(deadline, read()).await {
             Ok(Ok(answer)) => return Ok(answer),
+            // Not a fault that passes: the cluster does not have what it said it had.
+            Ok(Err(status)) if status.code() == tonic::Code::OutOfRange => {
+                return Err(anyhow::Error::from(status).context("an acknowledged revision is gone"));
+            }
             Ok(Err(status)) => anyhow::Error::from(status),
             Err(elapsed) => anyhow::Error::from(elapsed),
         };
