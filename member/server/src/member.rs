@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::Request;
@@ -346,7 +345,6 @@ impl<E: Engine> Member<E> {
             patience,
             election_timeout,
             compacted: watch::Sender::new(-1),
-            compactions: AtomicI64::new(-1),
         });
 
         let (failed_sender, failed) = watch::channel(None);

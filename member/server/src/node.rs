@@ -1,7 +1,6 @@
 //! What the services of both ports see of the member.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use member_proto::etcdserverpb as pb;
@@ -44,8 +43,6 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) election_timeout: Duration,
     /// The revision up to which compacted versions are removed.
     pub(crate) compacted: watch::Sender<i64>,
-    /// Last revision for which a compaction was seen; for metrics.
-    pub(crate) compactions: AtomicI64,
 }
 
 /// Why the leadership was not handed over.
@@ -183,7 +180,6 @@ impl<E: Engine> Node<E> {
                     if removed > 0 {
                         tracing::info!(revision, "finished scheduled compaction");
                     }
-                    self.compactions.store(revision, Ordering::Relaxed);
                     self.compacted.send_replace(revision);
                     self.replica.compaction.notified().await;
                 }

@@ -25,6 +25,17 @@ fn cargo(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("cargo prints text")
 }
 
+/// What the selected packages link, tests aside: a line each.
+fn tree(selection: &[&str]) -> String {
+    cargo(
+        &[
+            &["tree", "--locked", "--prefix", "none", "-e", "normal"],
+            selection,
+        ]
+        .concat(),
+    )
+}
+
 /// Crate to the workspace crates and fenced libraries that it depends on, tests aside.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let metadata: serde_json::Value = serde_json::from_str(&cargo(&[
@@ -110,25 +121,14 @@ fn only_the_member_links_rocksdb() {
         "member-log",
         "member-state",
     ] {
-        let tree = cargo(&[
-            "tree", "--locked", "--prefix", "none", "-e", "normal", "-p", package,
-        ]);
+        let tree = tree(&["-p", package]);
         assert!(!tree.contains("librocksdb-sys"), "{package} links RocksDB");
     }
 }
 
 #[test]
 fn the_state_has_no_clock_no_files_no_tasks() {
-    let tree = cargo(&[
-        "tree",
-        "--locked",
-        "--prefix",
-        "none",
-        "-e",
-        "normal",
-        "-p",
-        "member-state",
-    ]);
+    let tree = tree(&["-p", "member-state"]);
     for banned in ["tokio", "rand", "time"] {
         assert!(
             !tree
@@ -153,15 +153,7 @@ fn the_state_has_no_clock_no_files_no_tasks() {
 
 #[test]
 fn no_crate_brings_a_second_tls_provider() {
-    let tree = cargo(&[
-        "tree",
-        "--locked",
-        "--prefix",
-        "none",
-        "-e",
-        "normal",
-        "--workspace",
-    ]);
+    let tree = tree(&["--workspace"]);
     for banned in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls"] {
         assert!(
             !tree.contains(banned),
