@@ -8,9 +8,29 @@ pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
 
+/// `authpb`: users, roles and permissions.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
 /// `etcdserverpb`: the services that clients call.
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
+}
+
+/// `v3lockpb`: the lock service.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// `v3electionpb`: the election service.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
+/// `grpc.health.v1`: gRPC's health service.
+pub mod healthpb {
+    tonic::include_proto!("grpc.health.v1");
 }
 
 /// `peerpb`: what members say to each other.

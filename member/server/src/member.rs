@@ -10,9 +10,6 @@ use http::Request;
 use hyper::body::Incoming;
 use member_flags::{Bootstrap, FlagError, Flags, Url};
 use member_log::{Identity, Log, LogError, LogOptions};
-use member_proto::etcdserverpb::cluster_server::ClusterServer;
-use member_proto::etcdserverpb::kv_server::KvServer;
-use member_proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use member_proto::peerpb::control_request::Call;
 use member_proto::peerpb::control_response::Answer;
 use member_proto::peerpb::peer_server::PeerServer;
@@ -674,14 +671,7 @@ fn serve_ports<E: Engine>(
     let receive = usize::try_from(flags.max_request_bytes)
         .unwrap_or(usize::MAX)
         .saturating_add(GRPC_OVERHEAD_BYTES);
-    let client_port = ClientPort {
-        node: Arc::clone(node),
-        kv: KvServer::new(crate::grpc::KvService(Arc::clone(node)))
-            .max_decoding_message_size(receive)
-            .max_encoding_message_size(usize::MAX),
-        cluster: ClusterServer::new(crate::grpc::ClusterService(Arc::clone(node))),
-        maintenance: MaintenanceServer::new(crate::grpc::MaintenanceService(Arc::clone(node))),
-    };
+    let client_port = ClientPort::new(node, receive);
     for (listener, tls) in ports.client {
         let port = client_port.clone();
         let service = move |request: Request<Incoming>| {

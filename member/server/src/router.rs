@@ -5,26 +5,41 @@ use std::sync::Arc;
 
 use http::{Request, Response, header};
 use hyper::body::Incoming;
+use member_proto::etcdserverpb::auth_server::AuthServer;
 use member_proto::etcdserverpb::cluster_server::ClusterServer;
 use member_proto::etcdserverpb::kv_server::KvServer;
+use member_proto::etcdserverpb::lease_server::LeaseServer;
 use member_proto::etcdserverpb::maintenance_server::MaintenanceServer;
+use member_proto::etcdserverpb::watch_server::WatchServer;
+use member_proto::healthpb::health_server::HealthServer;
 use member_proto::peerpb::peer_server::PeerServer;
+use member_proto::v3electionpb::election_server::ElectionServer;
+use member_proto::v3lockpb::lock_server::LockServer;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
 use crate::engine::Engine;
-use crate::grpc::{ClusterService, KvService, MaintenanceService};
+use crate::grpc::{
+    AuthService, ClusterService, ElectionService, HealthService, KvService, LeaseService,
+    LockService, MaintenanceService, WatchService,
+};
 use crate::http as plain;
 use crate::node::Node;
 use crate::peer::service::PeerService;
 
 /// The client port: etcd's API, version, health, metrics.
 pub(crate) struct ClientPort<E: Engine> {
-    pub(crate) node: Arc<Node<E>>,
-    pub(crate) kv: KvServer<KvService<E>>,
-    pub(crate) cluster: ClusterServer<ClusterService<E>>,
-    pub(crate) maintenance: MaintenanceServer<MaintenanceService<E>>,
+    node: Arc<Node<E>>,
+    kv: KvServer<KvService<E>>,
+    watch: WatchServer<WatchService<E>>,
+    lease: LeaseServer<LeaseService<E>>,
+    cluster: ClusterServer<ClusterService<E>>,
+    maintenance: MaintenanceServer<MaintenanceService<E>>,
+    auth: AuthServer<AuthService<E>>,
+    lock: LockServer<LockService<E>>,
+    election: ElectionServer<ElectionService<E>>,
+    health: HealthServer<HealthService<E>>,
 }
 
 impl<E: Engine> Clone for ClientPort<E> {
@@ -32,13 +47,53 @@ impl<E: Engine> Clone for ClientPort<E> {
         Self {
             node: Arc::clone(&self.node),
             kv: self.kv.clone(),
+            watch: self.watch.clone(),
+            lease: self.lease.clone(),
             cluster: self.cluster.clone(),
             maintenance: self.maintenance.clone(),
+            auth: self.auth.clone(),
+            lock: self.lock.clone(),
+            election: self.election.clone(),
+            health: self.health.clone(),
         }
     }
 }
 
 impl<E: Engine> ClientPort<E> {
+    /// The services over a member; `receive` bounds the bytes of a request.
+    pub(crate) fn new(node: &Arc<Node<E>>, receive: usize) -> Self {
+        Self {
+            node: Arc::clone(node),
+            kv: KvServer::new(KvService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            watch: WatchServer::new(WatchService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            lease: LeaseServer::new(LeaseService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            cluster: ClusterServer::new(ClusterService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            maintenance: MaintenanceServer::new(MaintenanceService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            auth: AuthServer::new(AuthService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            lock: LockServer::new(LockService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            election: ElectionServer::new(ElectionService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+            health: HealthServer::new(HealthService(Arc::clone(node)))
+                .max_decoding_message_size(receive)
+                .max_encoding_message_size(usize::MAX),
+        }
+    }
+
     pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let service = path
@@ -47,8 +102,14 @@ impl<E: Engine> ClientPort<E> {
             .map(|(service, _)| service);
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
+            Some("etcdserverpb.Watch") => self.watch.call(request).await,
+            Some("etcdserverpb.Lease") => self.lease.call(request).await,
             Some("etcdserverpb.Cluster") => self.cluster.call(request).await,
             Some("etcdserverpb.Maintenance") => self.maintenance.call(request).await,
+            Some("etcdserverpb.Auth") => self.auth.call(request).await,
+            Some("v3lockpb.Lock") => self.lock.call(request).await,
+            Some("v3electionpb.Election") => self.election.call(request).await,
+            Some("grpc.health.v1.Health") => self.health.call(request).await,
             _ if is_grpc(&request) => return not_served(&path),
             _ => return plain::respond(&self.node, &request).await,
         };

@@ -1,13 +1,25 @@
 //! etcd's gRPC services over the member.
 
+mod auth;
 mod cluster;
 mod convert;
+mod election;
+mod health;
 mod kv;
+mod lease;
+mod lock;
 mod maintenance;
+mod watch;
 
+pub(crate) use auth::AuthService;
 pub(crate) use cluster::ClusterService;
+pub(crate) use election::ElectionService;
+pub(crate) use health::HealthService;
 pub(crate) use kv::KvService;
+pub(crate) use lease::LeaseService;
+pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
+pub(crate) use watch::WatchService;
 
 use tonic::{Code, Status};
 

@@ -1,6 +1,5 @@
 //! The service that other members call.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::stream::FuturesUnordered;
@@ -14,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::link::CLUSTER_ID;
@@ -52,18 +52,12 @@ impl<E: Engine> PeerService<E> {
     }
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl<E: Engine> Peer for PeerService<E> {
-    type AppendStream = Answers<AppendResponse>;
-    type ControlStream = Answers<ControlResponse>;
-    type ForwardStream = Answers<ForwardResponse>;
-
     async fn append(
         &self,
         request: Request<Streaming<AppendRequest>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
+    ) -> Result<Response<BoxStream<AppendResponse>>, Status> {
         // Both sides end: openraft holds on to the requests for as long as they may come.
         let requests = ended_by_error(self.admit(request)?)
             .take_until(self.stopping.clone().cancelled_owned());
@@ -79,7 +73,7 @@ impl<E: Engine> Peer for PeerService<E> {
     async fn control(
         &self,
         request: Request<Streaming<ControlRequest>>,
-    ) -> Result<Response<Self::ControlStream>, Status> {
+    ) -> Result<Response<BoxStream<ControlResponse>>, Status> {
         let mut requests = self.admit(request)?;
         let consensus = Arc::clone(&self.consensus);
         let stopping = self.stopping.clone();
@@ -110,7 +104,7 @@ impl<E: Engine> Peer for PeerService<E> {
     async fn forward(
         &self,
         request: Request<Streaming<ForwardRequest>>,
-    ) -> Result<Response<Self::ForwardStream>, Status> {
+    ) -> Result<Response<BoxStream<ForwardResponse>>, Status> {
         let mut requests = self.admit(request)?;
         let consensus = Arc::clone(&self.consensus);
         let stopping = self.stopping.clone();
