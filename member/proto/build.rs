@@ -6,6 +6,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["rpc", "lock", "election", "health", "peer"].map(|name| format!("proto/{name}.proto")),
         ["proto"],
     )?;
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    std::fs::write(
+        std::path::Path::new(&out).join("descriptors.bin"),
+        prost::Message::encode_to_vec(&files),
+    )?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_client(true)

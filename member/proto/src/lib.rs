@@ -3,6 +3,9 @@
 //! Generated from `proto/*.proto`. Bytes fields are [`bytes::Bytes`], so a decoded request shares the
 //! buffer it arrived in. Features `client` and `server` add the tonic stubs.
 
+/// The encoded file descriptor set of all services, for those who work by reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// `mvccpb`: a key with its revisions, and what happened to it.
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

@@ -1,0 +1,113 @@
+//! The same requests against the member and against etcd 3.4, answers compared field by field.
+//!
+//! `scripts/*.txt` hold the requests of one cluster each, `scripts/*.golden` what etcd answered, and
+//! `differences.txt` every step at which the member answers otherwise, with the reason. The test runs both
+//! servers: an answer of etcd that is not in the golden file fails it too. After a change of a script,
+//! `DIFFERENTIAL_UPDATE=1` writes the golden file from etcd's answers.
+//!
+//! A line of a script is `Service.Method`, then the request in protobuf's text format. `{repeat N x}` in a string
+//! stands for N times x. `@key=value` before the method adds metadata; `$name` stands for what an earlier
+//! line kept by `=> field $name` at its end. `NAME = Watch.Watch` opens a stream, `NAME < request` sends to it, `NAME > N` reads N answers.
+
+mod random;
+mod script;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::process::{ETCD, MEMBER, Server};
+use script::{Session, Step};
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/differential")
+}
+
+/// Steps at which the member may differ: script and line's text to the member's answer.
+fn differences() -> BTreeMap<(String, String), String> {
+    let text = std::fs::read_to_string(dir().join("differences.txt")).expect("readable");
+    let mut known = BTreeMap::new();
+    for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let mut lines = block.lines().filter(|line| !line.is_empty());
+        let reasons = lines
+            .by_ref()
+            .take_while(|line| line.starts_with('#'))
+            .count();
+        let mut lines = block.lines().filter(|line| !line.starts_with('#'));
+        let Some(head) = lines.next() else { continue };
+        assert!(reasons > 0, "a difference without its reason: {head}");
+        let (script, step) = head.split_once(": ").expect("script: step");
+        let answer = lines.collect::<Vec<_>>().join("\n");
+        known.insert((script.to_owned(), step.to_owned()), answer);
+    }
+    known
+}
+
+/// Runs one script on a fresh pair of servers.
+fn compare(name: &str, member_args: &[&str], etcd_args: &[&str]) {
+    let (mut member, mut etcd) = (
+        Server::single(MEMBER, member_args),
+        Server::single(ETCD, etcd_args),
+    );
+    for server in [&mut member, &mut etcd] {
+        server.start();
+        server.wait_ready();
+    }
+    let path = dir().join("scripts").join(format!("{name}.txt"));
+    let text = std::fs::read_to_string(&path).expect("readable");
+    let steps: Vec<Step> = text.lines().filter_map(Step::parse).collect();
+    let mut known = differences();
+    known.retain(|(script, _), _| script == name);
+    let mut golden = String::new();
+    let mut unexplained = String::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut ours = Session::connect(&member.endpoint()).await;
+        let mut theirs = Session::connect(&etcd.endpoint()).await;
+        for step in &steps {
+            let expected = theirs.run(step).await;
+            let found = ours.run(step).await;
+            writeln!(golden, "> {step}\n{expected}\n").expect("a string");
+            if found == expected {
+                continue;
+            }
+            match known.remove(&(name.to_owned(), step.to_string())) {
+                Some(allowed) if allowed.trim() == found.trim() => {}
+                _ => {
+                    writeln!(
+                        unexplained,
+                        "{name}: {step}\n  member: {found}\n  etcd:   {expected}"
+                    )
+                    .expect("a string");
+                }
+            }
+        }
+    });
+    let stored = path.with_extension("golden");
+    if std::env::var_os("DIFFERENTIAL_UPDATE").is_some() {
+        std::fs::write(&stored, &golden).expect("writable");
+    }
+    assert!(unexplained.is_empty(), "unexplained:\n{unexplained}");
+    assert!(
+        known.is_empty(),
+        "listed as different, but equal or not asked: {:?}",
+        known.keys()
+    );
+    let stored = std::fs::read_to_string(&stored).unwrap_or_default();
+    for (line, (found, expected)) in golden.lines().zip(stored.lines()).enumerate() {
+        assert_eq!(found, expected, "{name}.golden, line {}", line + 1);
+    }
+    assert_eq!(
+        golden.lines().count(),
+        stored.lines().count(),
+        "{name}.golden"
+    );
+}
+
+#[test]
+fn key_value_answers_equal_etcds() {
+    compare("kv", &[], &[]);
+}
