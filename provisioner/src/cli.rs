@@ -348,7 +348,8 @@ pub struct DownArgs {
 #[command(after_help = "Examples:
   provision bench topologies/three-node-tls.toml --against /usr/bin/etcd
   provision bench topologies/three-node.toml --clients 100 --puts 20000 --rounds 3
-  provision bench --quick topologies/single-node.toml")]
+  provision bench --quick topologies/single-node.toml
+  provision bench topologies/three-node.toml --against /usr/bin/etcd --rounds 1 --keys 1000000")]
 pub struct BenchArgs {
     /// Topology file; `-` reads standard input.
     pub file: PathBuf,
@@ -364,6 +365,9 @@ pub struct BenchArgs {
     /// Rounds of each binary.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub rounds: usize,
+    /// Also load so many keys, once for each binary: memory, restart, and pages out of them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keys: u64,
     /// Small numbers: checks that it works, measures little.
     #[arg(long)]
     pub quick: bool,

@@ -353,6 +353,8 @@ impl<E: Engine> Member<E> {
         });
         let compacting = Arc::clone(&node);
         core.spawn(async move { compacting.compact().await });
+        let counting = Arc::clone(&node);
+        core.spawn(async move { counting.count_keys().await });
 
         let peers = Part::default();
         let clients = Part::default();

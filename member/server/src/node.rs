@@ -171,6 +171,25 @@ impl<E: Engine> Node<E> {
         let _ = compacted.wait_for(|done| *done >= revision).await;
     }
 
+    /// Counts the keys of a store that opened with many, so that ranges need not. Never returns.
+    pub(crate) async fn count_keys(&self) {
+        loop {
+            let store = self.store();
+            if !store.is_counted() {
+                let counted = tokio::task::spawn_blocking(move || store.count_keys()).await;
+                match counted {
+                    Ok(Ok(())) => tracing::info!("counted the keys"),
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "cannot count the keys; ranges with a limit are slow");
+                    }
+                    // The runtime is about to end.
+                    Err(_) => {}
+                }
+            }
+            self.replica.replaced.notified().await;
+        }
+    }
+
     /// Removes what compactions made unreadable; what an earlier run left is taken up first. Never returns.
     pub(crate) async fn compact(&self) {
         loop {

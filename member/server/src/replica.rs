@@ -17,6 +17,8 @@ pub(crate) struct Replica<E: Engine> {
     applied: watch::Sender<u64>,
     /// Rung when a compaction was applied and has keys to remove.
     pub(crate) compaction: Notify,
+    /// Rung when another store took the place of the one before.
+    pub(crate) replaced: Notify,
 }
 
 impl<E: Engine> Replica<E> {
@@ -29,6 +31,7 @@ impl<E: Engine> Replica<E> {
             store: ArcSwap::from_pointee(store),
             applied: watch::Sender::new(applied),
             compaction: Notify::new(),
+            replaced: Notify::new(),
         })
     }
 
@@ -46,6 +49,7 @@ impl<E: Engine> Replica<E> {
         let store = Store::open(backend).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         self.store.store(Arc::new(store));
+        self.replaced.notify_one();
         self.publish(applied);
         Ok(())
     }

@@ -186,6 +186,10 @@ impl<'a, B: Backend> Applier<'a, B> {
         let published = self.store.state.write();
         let mut published = published.unwrap_or_else(PoisonError::into_inner);
         self.store.backend.write(&self.batch)?;
+        self.store
+            .counts
+            .commit(&self.store.backend, &self.batch)
+            .map_err(BackendError::new)?;
         *published = self.state;
         Ok(())
     }

@@ -95,6 +95,13 @@ pub trait Cursor {
     /// # Errors
     /// When the storage cannot be read.
     fn next(&mut self) -> Result<Option<Entry<'_>>, BackendError>;
+
+    /// Goes forward, so that the next key is the first one at or after `key`. That must lie behind the last key that
+    /// was yielded; the end of the range stays.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    fn seek(&mut self, key: &[u8]) -> Result<(), BackendError>;
 }
 
 /// A failure of the storage below the state.

@@ -186,7 +186,8 @@ impl<B: Backend> Execution<'_, B> {
         let current = self.revision();
         let at = read::resolve(range.revision, current, self.compacted)?;
         let keys = Keys::new(&range.key, &range.range_end);
-        read::collect(Scan::open(self.view(), &keys, at)?, range, current)
+        // A walk, because the counts know nothing of this batch.
+        read::collect(Scan::open(self.view(), &keys, at)?, None, range, current)
     }
 }
 

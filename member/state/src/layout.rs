@@ -199,6 +199,20 @@ pub(crate) fn old_versions(key: &[u8], main: i64) -> (Vec<u8>, Vec<u8>) {
     (from, to)
 }
 
+/// Where to go on in `Old` from a version of an escaped key: to its version at or before a revision, or behind them all.
+pub(crate) fn skip_old_versions(escaped: &[u8], at: Option<i64>) -> Vec<u8> {
+    let mut target = escaped.to_vec();
+    match at {
+        Some(main) => target.extend_from_slice(&(!main).to_be_bytes()),
+        None => {
+            if let Some(last) = target.last_mut() {
+                *last += 1;
+            }
+        }
+    }
+    target
+}
+
 /// Splits a key of `Old` into the escaped user key with its terminator, and the revision.
 pub(crate) fn split_old_key(key: &[u8]) -> Result<(&[u8], Revision), Corruption> {
     let damaged = Corruption {

@@ -13,8 +13,10 @@
 
 mod applier;
 mod backend;
+mod blocks;
 mod command;
 mod compaction;
+mod counts;
 mod error;
 mod execute;
 mod keyset;

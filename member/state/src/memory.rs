@@ -100,4 +100,10 @@ impl Cursor for MemoryCursor {
         self.next += 1;
         Ok(entry.map(|(key, value)| (&key[..], &value[..])))
     }
+
+    fn seek(&mut self, key: &[u8]) -> Result<(), BackendError> {
+        let first = self.entries.partition_point(|(entry, _)| &entry[..] < key);
+        self.next = self.next.max(first);
+        Ok(())
+    }
 }

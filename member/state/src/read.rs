@@ -8,13 +8,16 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::backend::{Backend, Cursor, Entry, Table};
+use crate::blocks::Whole;
 use crate::command::{
     Compare, CompareResult, CompareTarget, CompareValue, KeyValue, Range, RangeResponse, SortOrder,
     SortTarget,
 };
+use crate::counts::Counts;
 use crate::error::Error;
 use crate::layout::{
-    self, Arena, Header, RECORD_HEADER, old_bound, old_versions, split_old_key, unescape,
+    self, Arena, Event, Header, Kind, RECORD_HEADER, Revision, old_bound, old_versions,
+    revision_key, skip_old_versions, split_old_key, unescape,
 };
 use crate::view::{View, ViewCursor};
 
@@ -89,6 +92,15 @@ impl<'a, B: Backend> Scan<'a, B> {
             Scan::Past(past) => past.next(),
         }
     }
+
+    /// Goes forward to the first key at or after `key`.
+    fn seek(&mut self, key: &[u8]) -> Result<(), Error> {
+        match self {
+            Scan::Point(_) => Ok(()),
+            Scan::Current(cursor) => Ok(cursor.seek(key)?),
+            Scan::Past(past) => past.seek(key),
+        }
+    }
 }
 
 /// The version of one key that was the newest at a revision.
@@ -141,6 +153,9 @@ impl Head {
     }
 }
 
+/// Unwanted versions of one key that are stepped over before a seek is tried, which costs as much as some tens of steps.
+const STEPS_BEFORE_SEEK: usize = 32;
+
 impl<B: Backend> Past<'_, B> {
     fn fill_current(&mut self) -> Result<(), Error> {
         while self.current_head.fill == Fill::Empty {
@@ -158,21 +173,45 @@ impl<B: Backend> Past<'_, B> {
     }
 
     fn fill_old(&mut self) -> Result<(), Error> {
+        let mut skipped = 0;
         while self.old_head.fill == Fill::Empty {
             let Some((key, record)) = self.old.next()? else {
                 self.old_head.fill = Fill::Done;
                 break;
             };
             let (escaped, revision) = split_old_key(key)?;
-            if revision.main > self.at || escaped == self.decided {
+            let newer = revision.main > self.at;
+            if newer || escaped == self.decided {
+                skipped += 1;
+                if skipped == STEPS_BEFORE_SEEK {
+                    skipped = 0;
+                    let target = skip_old_versions(escaped, newer.then_some(self.at));
+                    self.old.seek(&target)?;
+                }
                 continue;
             }
+            skipped = 0;
             self.decided.clear();
             self.decided.extend_from_slice(escaped);
             if !Header::read(record)?.is_tombstone() {
                 unescape(escaped, &mut self.old_head.key);
                 self.old_head.record(record);
             }
+        }
+        Ok(())
+    }
+
+    fn seek(&mut self, key: &[u8]) -> Result<(), Error> {
+        for head in [&mut self.current_head, &mut self.old_head] {
+            if head.fill == Fill::Full && head.key[..] < *key {
+                head.fill = Fill::Empty;
+            }
+        }
+        if self.current_head.fill == Fill::Empty {
+            self.current.seek(key)?;
+        }
+        if self.old_head.fill == Fill::Empty {
+            self.old.seek(&old_bound(key))?;
         }
         Ok(())
     }
@@ -202,21 +241,138 @@ impl<B: Backend> Past<'_, B> {
     }
 }
 
-/// Counts what is left of a read. The one place that walks keys only to know their number.
-fn count_rest<B: Backend>(scan: &mut Scan<'_, B>) -> Result<i64, Error> {
-    let mut count = 0;
-    while scan.walk()?.is_some() {
-        count += 1;
+/// The part of a range whose keys are counted already, so that a count steps over it.
+pub(crate) struct Shortcut<'a, B: Backend + 'a> {
+    whole: Whole,
+    /// What was written after the revision of the read.
+    since: Option<ViewCursor<'a, B>>,
+}
+
+impl<'a, B: Backend> Shortcut<'a, B> {
+    /// Looks for one, where the answer does not need all keys anyway.
+    pub(crate) fn open(
+        backend: &'a B,
+        counts: &Counts,
+        range: &Range,
+        keys: &Keys<'_>,
+        at: Option<i64>,
+        current: i64,
+    ) -> Result<Option<Self>, Error> {
+        let Keys::Span(from, to) = keys else {
+            return Ok(None);
+        };
+        if !range.count_only && enough(range) == usize::MAX {
+            return Ok(None);
+        }
+        let Some(whole) = counts.whole(from, *to) else {
+            return Ok(None);
+        };
+        let since = match at {
+            None => None,
+            // To take back what was written since is then more work than to walk the keys.
+            Some(at) if usize::try_from(current - at).is_ok_and(|since| since > whole.count) => {
+                return Ok(None);
+            }
+            Some(at) => {
+                let after = revision_key(Revision {
+                    main: at + 1,
+                    sub: 0,
+                });
+                Some(View::committed(backend).cursor(Table::Revisions, &after, None)?)
+            }
+        };
+        Ok(Some(Shortcut { whole, since }))
     }
-    Ok(count)
+
+    fn is_before(&self, key: &[u8]) -> bool {
+        *key < self.whole.from[..]
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        !self.is_before(key) && self.whole.to.as_ref().is_none_or(|to| *key < to[..])
+    }
+
+    /// The keys in it at the revision of the read: without those created since, and with those deleted since.
+    fn count(&mut self) -> Result<i64, Error> {
+        let mut count = i64::try_from(self.whole.count).unwrap_or(i64::MAX);
+        let Some(mut since) = self.since.take() else {
+            return Ok(count);
+        };
+        while let Some((_, event)) = since.next()? {
+            let event = Event::read(event)?;
+            if self.contains(event.key) {
+                match event.kind {
+                    Kind::Put if event.previous.is_none() => count -= 1,
+                    Kind::Put => {}
+                    Kind::Delete => count += 1,
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// A walk that counts what it yields.
+struct Counting<'a, B: Backend + 'a> {
+    scan: Scan<'a, B>,
+    shortcut: Option<Shortcut<'a, B>>,
+    count: i64,
+    /// Of `count`, the keys before the shortcut.
+    before: i64,
+    /// Whether the last key lies in the shortcut.
+    inside: bool,
+}
+
+impl<B: Backend> Counting<'_, B> {
+    fn walk(&mut self) -> Result<Option<Entry<'_>>, Error> {
+        let entry = self.scan.walk()?;
+        if let Some((key, _)) = entry {
+            self.count += 1;
+            if let Some(shortcut) = &self.shortcut {
+                if shortcut.is_before(key) {
+                    self.before = self.count;
+                } else {
+                    self.inside = shortcut.contains(key);
+                }
+            }
+        }
+        Ok(entry)
+    }
+
+    /// The number of all keys, those not walked included. The one place that walks keys only to know their number.
+    fn finish(mut self) -> Result<i64, Error> {
+        loop {
+            if self.inside
+                && let Some(mut shortcut) = self.shortcut.take()
+            {
+                self.inside = false;
+                self.count = self.before + shortcut.count()?;
+                match &shortcut.whole.to {
+                    Some(to) => self.scan.seek(to)?,
+                    None => return Ok(self.count),
+                }
+            }
+            if self.walk()?.is_none() {
+                return Ok(self.count);
+            }
+        }
+    }
 }
 
 /// Runs an opened read to the answer of a range. `current` goes to the header.
-pub(crate) fn collect<B: Backend>(
-    mut scan: Scan<'_, B>,
+pub(crate) fn collect<'a, B: Backend>(
+    scan: Scan<'a, B>,
+    shortcut: Option<Shortcut<'a, B>>,
     range: &Range,
     current: i64,
 ) -> Result<RangeResponse, Error> {
+    let counting = |scan| Counting {
+        scan,
+        shortcut,
+        count: 0,
+        before: 0,
+        inside: false,
+    };
     let mut kvs = Vec::new();
     let mut count = 0;
     if let Scan::Point(record) = &scan {
@@ -230,9 +386,9 @@ pub(crate) fn collect<B: Backend>(
             }
         }
     } else if range.count_only {
-        count = count_rest(&mut scan)?;
+        count = counting(scan).finish()?;
     } else {
-        count = collect_span(&mut scan, range, &mut kvs)?;
+        count = collect_span(counting(scan), range, &mut kvs)?;
     }
     sort(range, &mut kvs);
     let limit = limit(range).filter(|limit| kvs.len() > *limit);
@@ -253,19 +409,17 @@ pub(crate) fn collect<B: Backend>(
 }
 
 fn collect_span<B: Backend>(
-    scan: &mut Scan<'_, B>,
+    mut walk: Counting<'_, B>,
     range: &Range,
     kvs: &mut Vec<KeyValue>,
 ) -> Result<i64, Error> {
     let enough = enough(range);
     let with_value = !range.keys_only || range.sort_target() == SortTarget::Value;
     let mut arena = Arena::default();
-    let mut count = 0;
     while kvs.len() < enough {
-        let Some((key, record)) = scan.walk()? else {
-            return Ok(count);
+        let Some((key, record)) = walk.walk()? else {
+            return Ok(walk.count);
         };
-        count += 1;
         let header = Header::read(record)?;
         if passes(range, header.modified.main, header.create) {
             let value = if with_value {
@@ -276,7 +430,7 @@ fn collect_span<B: Backend>(
             kvs.push(layout::join(arena.copy(key), &header, value));
         }
     }
-    Ok(count + count_rest(scan)?)
+    walk.finish()
 }
 
 fn limit(range: &Range) -> Option<usize> {
@@ -288,7 +442,7 @@ fn limit(range: &Range) -> Option<usize> {
 ///
 /// etcd 3.6: a sort target other than the key without an order sorts only those; it fetches
 /// everything if an order or a filter is given.
-fn enough(range: &Range) -> usize {
+pub(crate) fn enough(range: &Range) -> usize {
     let by_key = range.sort_target() == SortTarget::Key && range.sort_order() != SortOrder::Descend;
     let unfiltered = [
         range.min_mod_revision,
@@ -425,4 +579,65 @@ pub(crate) fn records<B: Backend>(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, DeleteRange, Op, Put};
+    use crate::memory::MemoryBackend;
+    use crate::store::{LogPosition, Store};
+
+    /// More versions of each key than are stepped over, so that the walk seeks both to a revision and to the next key.
+    #[test]
+    fn keys_with_many_versions_are_read_at_every_revision() {
+        const KEYS: [&str; 4] = ["a", "a\0", "b", "c"];
+        let store = Store::open(MemoryBackend::new()).unwrap();
+        let mut model = [None; KEYS.len()];
+        let mut history = vec![model];
+        let rounds = 5 * STEPS_BEFORE_SEEK;
+        for number in 0..rounds * KEYS.len() {
+            let which = number * 7 % KEYS.len();
+            let key = Bytes::from_static(KEYS[which].as_bytes());
+            let revision = i64::try_from(number).unwrap() + 2;
+            let op = if number % 11 == 5 && model[which].is_some() {
+                model[which] = None;
+                Op::DeleteRange(DeleteRange {
+                    key,
+                    ..DeleteRange::default()
+                })
+            } else {
+                model[which] = Some(revision);
+                Op::Put(Put {
+                    key,
+                    ..Put::default()
+                })
+            };
+            history.push(model);
+            let position = LogPosition {
+                term: 1,
+                node: 1,
+                index: number as u64 + 1,
+            };
+            let mut applier = store.begin();
+            applier
+                .apply(position, Some(&Command::new(0, op)), false)
+                .unwrap();
+            applier.commit().unwrap();
+        }
+        for (before, model) in history.iter().enumerate() {
+            let range = Range {
+                key: "a".into(),
+                range_end: "d".into(),
+                revision: i64::try_from(before).unwrap() + 1,
+                ..Range::default()
+            };
+            let got = store.range(&range).unwrap();
+            let got = got.kvs.iter().map(|kv| (&kv.key[..], kv.mod_revision));
+            let expected = KEYS.iter().zip(model);
+            let expected =
+                expected.filter_map(|(key, modified)| Some((key.as_bytes(), (*modified)?)));
+            assert!(got.eq(expected), "at {}", range.revision);
+        }
+    }
 }

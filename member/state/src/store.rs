@@ -13,14 +13,16 @@ use prost::Message;
 
 use crate::applier::Applier;
 use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
+use crate::blocks::Sizes;
 use crate::command::{
     MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest, TxnResponse,
 };
 use crate::compaction::{self, CompactProgress, Sweep};
+use crate::counts::{COUNTED_AT_OPEN, Counts};
 use crate::error::{Corruption, Error, OpenError};
 use crate::execute::Path;
 use crate::layout::{Revision, meta, revision_key};
-use crate::read::{self, Keys, Scan};
+use crate::read::{self, Keys, Scan, Shortcut};
 use crate::view::View;
 
 /// The format of the tables. Another number means that this version must not touch them.
@@ -117,6 +119,7 @@ pub struct Store<B> {
     pub(crate) state: RwLock<State>,
     pub(crate) applying: AtomicBool,
     pub(crate) sweep: Mutex<Sweep>,
+    pub(crate) counts: Counts,
 }
 
 impl<B: Backend> Store<B> {
@@ -125,6 +128,14 @@ impl<B: Backend> Store<B> {
     /// # Errors
     /// When the backend cannot be read, or holds something that this version did not write.
     pub fn open(backend: B) -> Result<Self, OpenError> {
+        Store::open_counting(backend, Sizes::DEFAULT, COUNTED_AT_OPEN)
+    }
+
+    pub(crate) fn open_counting(
+        backend: B,
+        sizes: Sizes,
+        counted_at_open: usize,
+    ) -> Result<Self, OpenError> {
         let state = match backend.get(Table::Meta, meta::STATE)? {
             Some(record) => State::read(&record)?,
             None => State::EMPTY,
@@ -149,8 +160,10 @@ impl<B: Backend> Store<B> {
             Some(record) => Sweep::read(&record)?,
             None => Sweep::START,
         };
+        let counts = Counts::open(&backend, sizes, counted_at_open)?;
         Ok(Store {
             backend,
+            counts,
             state: RwLock::new(state),
             applying: AtomicBool::new(false),
             sweep: Mutex::new(sweep),
@@ -196,9 +209,53 @@ impl<B: Backend> Store<B> {
         let state = self.published();
         let current = state.revision;
         let at = read::resolve(range.revision, current, state.compacted)?;
-        let scan = Scan::open(View::committed(&self.backend), &keys, at)?;
+        let (scan, shortcut) = self.open_read(range, &keys, at, current)?;
         drop(state);
-        read::collect(scan, range, current)
+        read::collect(scan, shortcut, range, current)
+    }
+
+    /// Opens a read of the published state, which the caller holds.
+    fn open_read(
+        &self,
+        range: &Range,
+        keys: &Keys<'_>,
+        at: Option<i64>,
+        current: i64,
+    ) -> Result<(Scan<'_, B>, Option<Shortcut<'_, B>>), Error> {
+        let scan = Scan::open(View::committed(&self.backend), keys, at)?;
+        let shortcut = Shortcut::open(&self.backend, &self.counts, range, keys, at, current)?;
+        Ok((scan, shortcut))
+    }
+
+    /// Whether a range is answered by visiting not many more than `keys` keys, so that nobody has to wait for it.
+    pub fn is_short(&self, range: &Range, keys: usize) -> bool {
+        let newest = range.revision <= 0;
+        range.range_end.is_empty()
+            || (newest && self.is_counted() && (range.count_only || read::enough(range) <= keys))
+    }
+
+    /// Whether counts are at hand: until then the count of a range, with or without a limit, walks the range.
+    pub fn is_counted(&self) -> bool {
+        self.counts.known()
+    }
+
+    /// Counts the keys, unless that is done or being done. May run beside reads and an applier; visits every key,
+    /// so a second for a million.
+    ///
+    /// # Errors
+    /// When the backend fails. Counts then go on to walk.
+    pub fn count_keys(&self) -> Result<(), BackendError> {
+        let state = self.published();
+        let walk = self.counts.start(&self.backend)?;
+        drop(state);
+        let Some(walk) = walk else {
+            return Ok(());
+        };
+        let blocks = self.counts.build(walk)?;
+        let state = self.published();
+        let result = self.counts.finish(&self.backend, blocks);
+        drop(state);
+        result
     }
 
     /// Answers a validated transaction from one revision.
@@ -223,13 +280,15 @@ impl<B: Backend> Store<B> {
             if let Some(TxnRequest::Range(range)) = &op.request {
                 let at = read::resolve(range.revision, current, state.compacted)?;
                 let keys = Keys::new(&range.key, &range.range_end);
-                opened.push((range, Scan::open(view, &keys, at)?));
+                opened.push((range, self.open_read(range, &keys, at, current)?));
             }
         }
         drop(state);
         let responses = opened
             .into_iter()
-            .map(|(range, scan)| read::collect(scan, range, current).map(Response::Range))
+            .map(|(range, (scan, shortcut))| {
+                read::collect(scan, shortcut, range, current).map(Response::Range)
+            })
             .collect::<Result<_, _>>()?;
         Ok(TxnResponse {
             revision: current,

@@ -133,6 +133,23 @@ impl<B: Backend> Cursor for ViewCursor<'_, B> {
             }
         }
     }
+
+    fn seek(&mut self, key: &[u8]) -> Result<(), BackendError> {
+        let Some(overlay) = &mut self.overlay else {
+            return self.base.seek(key);
+        };
+        // The writes of a batch are few, and a seek must not forget where they end.
+        while overlay.head.is_some_and(|(head, _)| &head[..] < key) {
+            overlay.head = overlay.writes.next();
+        }
+        if overlay.base == Base::Loaded && overlay.key[..] < *key {
+            overlay.base = Base::Unread;
+        }
+        if overlay.base == Base::Unread {
+            self.base.seek(key)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +183,7 @@ mod tests {
         #[test]
         fn overlay_reads_as_if_it_were_written(
             below in writes(), above in writes(), from in 0u8..9, to in prop::option::of(0u8..9),
+            steps in 0usize..4, target in 0u8..9,
         ) {
             let backend = MemoryBackend::new();
             backend.write(&batch(&below)).unwrap();
@@ -190,6 +208,20 @@ mod tests {
                 prop_assert_eq!(seen.insert(key[0], value[0]), None);
             }
             prop_assert!(cursor.next().unwrap().is_none());
+            prop_assert_eq!(&seen, &expected);
+
+            let mut cursor = view.cursor(Table::Old, &[from], to.as_ref().map(|to| &to[..])).unwrap();
+            let mut last = None;
+            for _ in 0..steps {
+                last = cursor.next().unwrap().map(|(key, _)| key[0]).or(last);
+            }
+            let target = target.max(from).max(last.map_or(0, |last| last + 1));
+            cursor.seek(&[target]).unwrap();
+            expected.retain(|key, _| *key >= target);
+            let mut seen = BTreeMap::new();
+            while let Some((key, value)) = cursor.next().unwrap() {
+                prop_assert_eq!(seen.insert(key[0], value[0]), None);
+            }
             prop_assert_eq!(seen, expected);
         }
     }

@@ -239,4 +239,13 @@ impl Cursor for RocksCursor<'_> {
         }
         Ok(self.iterator.as_ref().and_then(DBRawIterator::item))
     }
+
+    fn seek(&mut self, key: &[u8]) -> Result<(), BackendError> {
+        // An iterator that failed or ended tells so at the next step.
+        if let Some(iterator) = &mut self.iterator {
+            iterator.seek(key);
+            self.started = false;
+        }
+        Ok(())
+    }
 }

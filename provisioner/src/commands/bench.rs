@@ -72,6 +72,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode, Error> {
                     .await?;
             }
         }
+        if sizes.many_keys > 0 {
+            for (contender, samples) in contenders.iter().zip(&mut samples) {
+                bench.many_keys(contender, samples).await?;
+            }
+        }
         Ok::<(), Error>(())
     })?;
     let rows = judge(
@@ -92,6 +97,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode, Error> {
             .collect(),
         puts: sizes.puts,
         value_bytes: load::VALUE_BYTES,
+        many_keys: sizes.many_keys,
         rounds: sizes.rounds,
         cold_starts: sizes.cold_starts + sizes.rounds,
         machine,
@@ -155,6 +161,17 @@ impl Bench<'_> {
         let live = contender.up(self).await?;
         samples.push(Metric::FirstWrite, millis(live.first_write));
         load::round(self, &live, &line, contender, samples).await?;
+        line.done(&contender.label);
+        Ok(())
+    }
+}
+
+impl Bench<'_> {
+    async fn many_keys(&self, contender: &Contender, samples: &mut Samples) -> Result<(), Error> {
+        let line = self.context.output.line("many keys");
+        line.set(format!("{}: bringing the cluster up", contender.label));
+        let live = contender.up(self).await?;
+        load::many_keys(self, &live, &line, contender, samples).await?;
         line.done(&contender.label);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The requests of a load: which RPC, on which keys, and their bytes on the wire.
 //!
-//! Encodes the two messages by hand into a reused buffer; a test holds them against `member-proto`.
+//! Encodes the messages by hand into a reused buffer; a test holds them against `member-proto`.
 
 /// One kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,27 @@ pub enum Operation {
     /// Get one key from whatever the asked member has.
     RangeSerializable {
         /// The keys read.
+        keys: Keys,
+    },
+    /// Get so many keys from one on, linearizable, out of a range that ends there.
+    RangeSome {
+        /// The keys among which the range lies.
+        keys: Keys,
+        /// Keys in the range.
+        width: u64,
+    },
+    /// Get so many keys from one on, linearizable, out of a range that ends with the last key: as Kubernetes lists, page by page.
+    RangePage {
+        /// The keys among which the page begins.
+        keys: Keys,
+        /// Keys in the page.
+        limit: u64,
+    },
+    /// Put a value of fresh random bytes if the key exists.
+    TxnPut {
+        /// Size of each value.
+        value_bytes: usize,
+        /// The keys written.
         keys: Keys,
     },
 }
@@ -47,9 +68,11 @@ impl Operation {
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Put { .. } => "/etcdserverpb.KV/Put",
-            Self::RangeLinearizable { .. } | Self::RangeSerializable { .. } => {
-                "/etcdserverpb.KV/Range"
-            }
+            Self::RangeLinearizable { .. }
+            | Self::RangeSerializable { .. }
+            | Self::RangeSome { .. }
+            | Self::RangePage { .. } => "/etcdserverpb.KV/Range",
+            Self::TxnPut { .. } => "/etcdserverpb.KV/Txn",
         }
     }
 
@@ -58,6 +81,11 @@ impl Operation {
         match self {
             Self::Put { .. } => 0,
             Self::RangeLinearizable { .. } | Self::RangeSerializable { .. } => LARGEST_HEADER + 1,
+            Self::RangeSome { keys, width } | Self::RangePage { keys, limit: width } => {
+                usize::from(KEY_BYTES) * usize::try_from(width.min(keys.count)).unwrap_or(0)
+            }
+            // The header, `succeeded`, and the answer of the put.
+            Self::TxnPut { .. } => 4,
         }
     }
 
@@ -65,14 +93,28 @@ impl Operation {
     pub(crate) fn encode(self, sequence: &mut u64, random: &mut Random, out: &mut Vec<u8>) {
         let (Self::Put { keys, .. }
         | Self::RangeLinearizable { keys }
-        | Self::RangeSerializable { keys }) = self;
+        | Self::RangeSerializable { keys }
+        | Self::RangeSome { keys, .. }
+        | Self::RangePage { keys, .. }
+        | Self::TxnPut { keys, .. }) = self;
+        let starts = match self {
+            // Every answer is full.
+            Self::RangeSome { width, .. } | Self::RangePage { limit: width, .. } => {
+                keys.count.saturating_sub(width)
+            }
+            _ => keys.count,
+        };
         let index = match keys.order {
             Order::Sequential => {
                 *sequence += 1;
                 *sequence - 1
             }
             Order::Random => random.next(),
-        } % keys.count.max(1);
+        } % starts.max(1);
+        if let Self::TxnPut { value_bytes, .. } = self {
+            put_txn(index, value_bytes, random, out);
+            return;
+        }
         out.extend_from_slice(&[FIELD_1_BYTES, KEY_BYTES]);
         put_key(index, out);
         match self {
@@ -81,7 +123,18 @@ impl Operation {
                 put_varint(value_bytes as u64, out);
                 random.fill(value_bytes, out);
             }
-            Self::RangeLinearizable { .. } => {}
+            Self::RangeLinearizable { .. } | Self::TxnPut { .. } => {}
+            Self::RangeSome { width, .. } => {
+                out.extend_from_slice(&[FIELD_2_BYTES, KEY_BYTES]);
+                put_key(index + width, out);
+            }
+            Self::RangePage { limit, .. } => {
+                out.push(FIELD_2_BYTES);
+                put_varint(PREFIX_END.len() as u64, out);
+                out.extend_from_slice(PREFIX_END);
+                out.push(FIELD_3_VARINT);
+                put_varint(limit, out);
+            }
             Self::RangeSerializable { .. } => out.extend_from_slice(&[FIELD_7_VARINT, 1]),
         }
     }
@@ -91,13 +144,47 @@ impl Operation {
 /// with no more than this.
 const LARGEST_HEADER: usize = 2 + 4 * 11;
 const PREFIX: &[u8] = b"bench/";
+/// One past the last key that begins with [`PREFIX`].
+const PREFIX_END: &[u8] = b"bench0";
 const DIGITS: usize = 8;
 /// Length of a key: the prefix and the digits.
 const KEY_BYTES: u8 = 14;
 // Tags of the protobuf fields: number * 8 + wire type.
 const FIELD_1_BYTES: u8 = 0x0a;
 const FIELD_2_BYTES: u8 = 0x12;
+const FIELD_3_BYTES: u8 = 0x1a;
+const FIELD_3_VARINT: u8 = 0x18;
 const FIELD_7_VARINT: u8 = 0x38;
+
+/// If the key has a version other than 0, which is the version of a missing key, puts it.
+fn put_txn(index: u64, value_bytes: usize, random: &mut Random, out: &mut Vec<u8>) {
+    const NOT_EQUAL: u8 = 3;
+    const FIELD_1_VARINT: u8 = 0x08;
+    const FIELD_4_VARINT: u8 = 0x20;
+    // Compare: result, then the key; the target is by default the version, which stands in its own field.
+    let compare = 2 + 2 + KEY_BYTES + 2;
+    out.extend_from_slice(&[FIELD_1_BYTES, compare, FIELD_1_VARINT, NOT_EQUAL]);
+    out.extend_from_slice(&[FIELD_3_BYTES, KEY_BYTES]);
+    put_key(index, out);
+    out.extend_from_slice(&[FIELD_4_VARINT, 0]);
+    let value = 1 + varint_bytes(value_bytes) + value_bytes;
+    let put = 2 + usize::from(KEY_BYTES) + value;
+    let op = 1 + varint_bytes(put) + put;
+    out.push(FIELD_2_BYTES);
+    put_varint(op as u64, out);
+    out.push(FIELD_2_BYTES);
+    put_varint(put as u64, out);
+    out.extend_from_slice(&[FIELD_1_BYTES, KEY_BYTES]);
+    put_key(index, out);
+    out.push(FIELD_2_BYTES);
+    put_varint(value_bytes as u64, out);
+    random.fill(value_bytes, out);
+}
+
+fn varint_bytes(value: usize) -> usize {
+    let bits = (usize::BITS - value.leading_zeros()).max(1);
+    bits.div_ceil(7) as usize
+}
 
 fn put_key(index: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(PREFIX);
@@ -144,7 +231,9 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    use member_proto::etcdserverpb::{PutRequest, RangeRequest};
+    use member_proto::etcdserverpb::compare::TargetUnion;
+    use member_proto::etcdserverpb::request_op::Request;
+    use member_proto::etcdserverpb::{Compare, PutRequest, RangeRequest, TxnRequest};
     use prost::Message as _;
 
     use super::*;
@@ -203,6 +292,64 @@ mod tests {
                 ..linearizable
             }
         );
+    }
+
+    #[test]
+    fn ranges_of_many_keys_decode_as_etcds_message() {
+        let keys = Keys {
+            count: 10,
+            order: Order::Sequential,
+        };
+        let some = Operation::RangeSome { keys, width: 4 };
+        let page = Operation::RangePage { keys, limit: 300 };
+        assert_eq!(
+            RangeRequest::decode(&encoded(some, &mut 5)[..]).unwrap(),
+            RangeRequest {
+                key: "bench/00000005".into(),
+                range_end: "bench/00000009".into(),
+                ..Default::default()
+            }
+        );
+        assert_eq!(
+            RangeRequest::decode(&encoded(page, &mut 5)[..]).unwrap(),
+            RangeRequest {
+                key: "bench/00000000".into(),
+                range_end: "bench0".into(),
+                limit: 300,
+                ..Default::default()
+            }
+        );
+    }
+
+    #[test]
+    fn transaction_decodes_as_etcds_message() {
+        let keys = Keys {
+            count: 10,
+            order: Order::Sequential,
+        };
+        for value_bytes in [0, 100, 127, 256, 20_000] {
+            let bytes = encoded(Operation::TxnPut { value_bytes, keys }, &mut 5);
+            let mut txn = TxnRequest::decode(&bytes[..]).unwrap();
+            assert_eq!(
+                txn.compare,
+                [Compare {
+                    result: 3,
+                    target: 0,
+                    key: "bench/00000005".into(),
+                    target_union: Some(TargetUnion::Version(0)),
+                    ..Default::default()
+                }]
+            );
+            assert!(txn.failure.is_empty());
+            let Some(Request::RequestPut(put)) = txn.success.remove(0).request else {
+                panic!("not a put: {txn:?}");
+            };
+            assert_eq!(
+                (&put.key[..], put.value.len()),
+                (&b"bench/00000005"[..], value_bytes)
+            );
+            assert!(txn.success.is_empty());
+        }
     }
 
     #[test]

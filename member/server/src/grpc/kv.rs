@@ -5,8 +5,7 @@ use std::sync::Arc;
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::kv_server::Kv;
 use member_state::{
-    Op, Range, Response as Applied, validate_delete_range, validate_put, validate_range,
-    validate_txn,
+    Op, Response as Applied, validate_delete_range, validate_put, validate_range, validate_txn,
 };
 use tonic::{Request, Response, Status};
 
@@ -22,13 +21,8 @@ fn mismatch() -> Status {
     Status::internal("etcdserver: the state gave an answer of another kind")
 }
 
-/// Keys that a range may return and still be read on the reactor: about a millisecond.
-const SHORT_RANGE: i64 = 1000;
-
-/// A range that may take so long that heartbeats would wait for it.
-fn is_long(range: &Range) -> bool {
-    !range.range_end.is_empty() && !(1..=SHORT_RANGE).contains(&range.limit)
-}
+/// Keys that a range may visit and still be read on the reactor, where heartbeats wait for it: about a millisecond.
+const SHORT_RANGE: usize = 1001;
 
 #[tonic::async_trait]
 impl<E: Engine> Kv for KvService<E> {
@@ -42,12 +36,12 @@ impl<E: Engine> Kv for KvService<E> {
             self.0.linearize().await?;
         }
         let store = self.0.store();
-        let response = if is_long(&range) {
+        let response = if store.is_short(&range, SHORT_RANGE) {
+            store.range(&range)
+        } else {
             tokio::task::spawn_blocking(move || store.range(&range))
                 .await
                 .map_err(|_| mismatch())?
-        } else {
-            store.range(&range)
         };
         let response = response.map_err(|e| refused(&e))?;
         Ok(Response::new(convert::range_response(

@@ -14,6 +14,8 @@ enum Op {
     Walk(Table, Bytes, Option<Bytes>),
     /// A cursor that is read after another write must not see it.
     WalkAcross(Table, Bytes, Vec<(Table, Bytes, Option<Bytes>)>),
+    /// Steps, then a seek, then the rest.
+    Seek(Table, Bytes, Option<Bytes>, usize, Bytes),
     Flush,
     Checkpoint,
     Reopen,
@@ -43,6 +45,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (table(), key()).prop_map(|(table, key)| Op::Get(table, key)),
         6 => (table(), key(), prop::option::of(key())).prop_map(|(table, from, to)| Op::Walk(table, from, to)),
         2 => (table(), key(), writes()).prop_map(|(table, from, writes)| Op::WalkAcross(table, from, writes)),
+        4 => (table(), key(), prop::option::of(key()), 0usize..3, key())
+            .prop_map(|(table, from, to, steps, key)| Op::Seek(table, from, to, steps, key)),
         2 => Just(Op::Flush),
         1 => Just(Op::Checkpoint),
         1 => Just(Op::Reopen),
@@ -70,6 +74,20 @@ fn rest(mut cursor: impl Cursor) -> Pairs {
         "a cursor stays at its end"
     );
     pairs
+}
+
+/// Steps, seeks forward if `key` is ahead, and yields what is left.
+fn seek(mut cursor: impl Cursor, steps: usize, key: &[u8]) -> Pairs {
+    let mut last = None;
+    for _ in 0..steps {
+        if let Some((key, _)) = cursor.next().unwrap() {
+            last = Some(key.to_vec());
+        }
+    }
+    if last.is_none_or(|last| last[..] < *key) {
+        cursor.seek(key).unwrap();
+    }
+    rest(cursor)
 }
 
 fn walk(backend: &impl Backend, table: Table, from: &[u8], to: Option<&[u8]>) -> Pairs {
@@ -120,6 +138,13 @@ fn run(ops: Vec<Op>) {
                 memory.write(&batch).unwrap();
                 assert_eq!(rest(cursors.0), rest(cursors.1));
             }
+            Op::Seek(table, from, to, steps, key) if from <= key => {
+                let to = to.as_deref();
+                let rocks = seek(rocks.cursor(table, &from, to).unwrap(), steps, &key);
+                let memory = seek(memory.cursor(table, &from, to).unwrap(), steps, &key);
+                assert_eq!(rocks, memory);
+            }
+            Op::Seek(..) => {}
             Op::Flush => rocks.flush().unwrap(),
             Op::Checkpoint => {
                 let copy = scratch.path().join(format!("copy-{number}"));

@@ -8,7 +8,7 @@ use testbed::traffic::operation::{Keys, Operation, Order};
 use testbed::traffic::{Target, Tls};
 
 use super::Bench;
-use crate::apply::Lifetime;
+use crate::apply::{Lifetime, stop_all};
 use crate::cluster::{Cluster, Known};
 use crate::commands::run::Ephemeral;
 use crate::commands::up::{Options, converge};
@@ -136,6 +136,24 @@ impl Live {
             "a second `up` of the same cluster found something to do",
             "see what with `provision up FILE && provision plan FILE`",
         ))
+    }
+
+    /// Stops all members and starts them again: the time from the start until all are ready.
+    pub(super) async fn restart(&self, bench: &Bench<'_>) -> Result<Duration, Error> {
+        let members = self.known.look_at_host()?.members.into_iter();
+        let processes: Vec<_> = members
+            .filter_map(|(name, facts)| Some((name, facts.process?.process)))
+            .collect();
+        stop_all(&processes, bench.timeout).await?;
+        let begun = Instant::now();
+        converge(
+            &self.cluster,
+            options(bench),
+            &self.context,
+            bench.interrupt,
+        )
+        .await?;
+        Ok(begun.elapsed())
     }
 
     /// Where loads go: the leader's endpoint first, which is the one that a single client uses.

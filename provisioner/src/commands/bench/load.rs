@@ -21,9 +21,16 @@ pub(super) const VALUE_BYTES: usize = 256;
 const PUTS_OF_MEMORY_TARGET: u64 = 100_000;
 /// Puts that fill the key space first; they are not measured and warm the servers up.
 const FILL_CLIENTS: usize = 100;
+/// Keys of a page, as Kubernetes asks for them.
+const PAGE_KEYS: u64 = 500;
+/// Keys of a range without a limit.
+const RANGE_KEYS: u64 = 1000;
+/// Clients of loads whose answers are large: more would measure the memory for answers that nobody reads yet.
+const LARGE_ANSWER_CLIENTS: usize = 100;
 /// No load runs longer, so that a slow server makes a round long but not endless.
 const PUT_LIMIT: Duration = Duration::from_secs(60);
 const GET_LIMIT: Duration = Duration::from_secs(5);
+const MANY_KEYS_LIMIT: Duration = Duration::from_secs(600);
 /// A single client is slow; a few seconds give it thousands of requests.
 const SINGLE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -35,6 +42,8 @@ pub(super) struct Sizes {
     pub(super) puts: u64,
     /// Of each load.
     gets: u64,
+    /// Keys of the cluster that holds many; 0 for none.
+    pub(super) many_keys: u64,
     pub(super) rounds: usize,
     /// Besides the start of each round.
     pub(super) cold_starts: usize,
@@ -71,6 +80,7 @@ impl Sizes {
                 clients,
                 puts,
                 gets: 500,
+                many_keys: args.keys.min(20_000),
                 rounds: 1,
                 cold_starts: 0,
                 repeats: 1,
@@ -83,6 +93,7 @@ impl Sizes {
             clients,
             puts: args.puts,
             gets,
+            many_keys: args.keys,
             rounds: args.rounds,
             cold_starts: 4,
             repeats: 5,
@@ -101,6 +112,23 @@ impl Sizes {
             count: (self.puts / 4).max(1),
             order,
         }
+    }
+
+    /// How many clients do this in turn.
+    fn clients_of(&self, kind: Kind) -> Vec<usize> {
+        let mut clients = self.clients.clone();
+        if matches!(kind, Kind::Some | Kind::Page | Kind::PageOfMany) {
+            for clients in &mut clients {
+                *clients = LARGE_ANSWER_CLIENTS.min(*clients);
+            }
+            clients.dedup();
+        }
+        clients
+    }
+
+    /// Requests of a load whose answers are large.
+    fn large_gets(&self) -> u64 {
+        (self.gets / 10).max(1)
     }
 
     /// Puts of the load with so many clients: what the fill left over, in equal parts. A single client makes a small one.
@@ -165,8 +193,15 @@ pub(super) async fn round(
     );
     let mut written = run(fill, bench.interrupt).await?.succeeded;
 
-    for kind in [Kind::Put, Kind::Linearizable, Kind::Serializable] {
-        for clients in sizes.clients.iter().copied() {
+    for kind in [
+        Kind::Put,
+        Kind::Txn,
+        Kind::Linearizable,
+        Kind::Serializable,
+        Kind::Some,
+        Kind::Page,
+    ] {
+        for clients in sizes.clients_of(kind) {
             line.set(format!("{}: {kind}, {clients} clients", contender.label));
             let (operation, requests, limit) = match kind {
                 Kind::Put => (put(Order::Random), sizes.puts_of(clients), PUT_LIMIT),
@@ -180,6 +215,23 @@ pub(super) async fn round(
                     sizes.gets,
                     GET_LIMIT,
                 ),
+                Kind::Txn => (
+                    Operation::TxnPut {
+                        value_bytes: VALUE_BYTES,
+                        keys: random,
+                    },
+                    sizes.puts_of(clients).min(sizes.gets),
+                    PUT_LIMIT,
+                ),
+                Kind::Some => (
+                    Operation::RangeSome {
+                        keys: random,
+                        width: RANGE_KEYS,
+                    },
+                    sizes.large_gets(),
+                    GET_LIMIT,
+                ),
+                Kind::Page | Kind::PageOfMany => (page(random), sizes.large_gets(), GET_LIMIT),
             };
             let limit = if clients == 1 {
                 limit.min(SINGLE_LIMIT)
@@ -205,6 +257,72 @@ pub(super) async fn round(
             samples.push(Metric::LoadedMemory, largest_mib(&servers)?);
         }
     }
+    Ok(())
+}
+
+fn page(keys: Keys) -> Operation {
+    Operation::RangePage {
+        keys,
+        limit: PAGE_KEYS,
+    }
+}
+
+/// Measures a cluster that holds many keys.
+pub(super) async fn many_keys(
+    bench: &Bench<'_>,
+    live: &Live,
+    line: &Line,
+    contender: &Contender,
+    samples: &mut Samples,
+) -> Result<(), Error> {
+    let sizes = bench.sizes;
+    let keys = |order| Keys {
+        count: sizes.many_keys,
+        order,
+    };
+    line.set(format!(
+        "{}: loading {} keys",
+        contender.label, sizes.many_keys
+    ));
+    let mut load = Load {
+        target: live.target(bench).await?,
+        clients: FILL_CLIENTS,
+        connections: default_connections(FILL_CLIENTS),
+        operation: Operation::Put {
+            value_bytes: VALUE_BYTES,
+            keys: keys(Order::Sequential),
+        },
+        requests: Some(sizes.many_keys),
+        time: MANY_KEYS_LIMIT,
+        servers: live.pids()?,
+        seed: 1,
+    };
+    let report = run(load.clone(), bench.interrupt).await?;
+    if report.succeeded < sizes.many_keys {
+        return Err(Error::failed(
+            format!(
+                "{} took {} of {} keys",
+                contender.label, report.succeeded, sizes.many_keys
+            ),
+            "load fewer with --keys",
+        ));
+    }
+    samples.push(Metric::ManyKeysLoad, millis(report.elapsed));
+    samples.push(Metric::ManyKeysMemory, largest_mib(&load.servers)?);
+    line.set(format!("{}: restarting", contender.label));
+    samples.push(Metric::ManyKeysRestart, millis(live.restart(bench).await?));
+    load.servers = live.pids()?;
+    load.target = live.target(bench).await?;
+    load.operation = page(keys(Order::Random));
+    load.requests = Some(sizes.large_gets());
+    load.time = GET_LIMIT;
+    for clients in sizes.clients_of(Kind::PageOfMany) {
+        line.set(format!("{}: pages, {clients} clients", contender.label));
+        (load.clients, load.connections) = (clients, default_connections(clients));
+        let report = run(load.clone(), bench.interrupt).await?;
+        record(Kind::PageOfMany, clients, report, samples);
+    }
+    samples.push(Metric::ManyKeysMemoryRestarted, largest_mib(&load.servers)?);
     Ok(())
 }
 
@@ -261,6 +379,7 @@ mod tests {
             clients: clients.to_vec(),
             puts,
             rounds: 3,
+            keys: 0,
             quick: false,
             timeout: Duration::from_secs(1),
         }

@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub(super) contenders: Vec<String>,
     pub(super) puts: u64,
     pub(super) value_bytes: usize,
+    /// Keys of the cluster that holds many; 0 for none.
+    pub(super) many_keys: u64,
     pub(super) rounds: usize,
     pub(super) cold_starts: usize,
     pub(super) machine: Machine,
@@ -204,6 +206,7 @@ mod tests {
             contenders,
             puts: 100_000,
             value_bytes: 256,
+            many_keys: 0,
             rounds: 1,
             cold_starts: 2,
             machine: Machine {
