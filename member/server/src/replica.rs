@@ -8,6 +8,7 @@ use member_state::Store;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
+use crate::leases::LeaseFeed;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {
@@ -17,6 +18,8 @@ pub(crate) struct Replica<E: Engine> {
     applied: watch::Sender<u64>,
     /// Rung when a compaction was applied and has keys to remove.
     pub(crate) compaction: Notify,
+    /// Hears which leases come and go.
+    pub(crate) leases: LeaseFeed,
 }
 
 impl<E: Engine> Replica<E> {
@@ -29,6 +32,7 @@ impl<E: Engine> Replica<E> {
             store: ArcSwap::from_pointee(store),
             applied: watch::Sender::new(applied),
             compaction: Notify::new(),
+            leases: LeaseFeed::default(),
         })
     }
 
@@ -46,6 +50,7 @@ impl<E: Engine> Replica<E> {
         let store = Store::open(backend).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         self.store.store(Arc::new(store));
+        self.leases.replaced();
         self.publish(applied);
         Ok(())
     }
