@@ -14,6 +14,8 @@ mod consensus;
 mod engine;
 mod grpc;
 mod http;
+mod leases;
+mod lessor;
 mod listen;
 mod member;
 mod metrics;

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::barrier::Barrier;
 use crate::consensus::{Consensus, Settings, Stopped};
 use crate::engine::Engine;
+use crate::leases::Leases;
 use crate::listen::{self, Http2, ListenError};
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -323,6 +324,15 @@ impl<E: Engine> Member<E> {
             election_timeout,
         );
         let patience = REQUEST_PATIENCE + 2 * election_timeout;
+        let clients = Part::default();
+        let (leases, lease_work) = Leases::new(
+            Arc::clone(&consensus),
+            Arc::clone(&replica),
+            barrier.clone(),
+            election_timeout,
+            patience,
+            clients.stopping.clone(),
+        );
         let max_request_bytes = usize::try_from(flags.max_request_bytes).unwrap_or(usize::MAX);
         let node = Arc::new(Node {
             id,
@@ -337,6 +347,7 @@ impl<E: Engine> Member<E> {
             replica,
             proposals,
             barrier,
+            leases: Arc::new(leases),
             metrics,
             max_txn_ops: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
             patience,
@@ -346,6 +357,9 @@ impl<E: Engine> Member<E> {
 
         let (failed_sender, failed) = watch::channel(None);
         core.spawn(barrier_work);
+        core.spawn(lease_work);
+        let lessor = Arc::clone(&node);
+        core.spawn(async move { lessor.leases.run(&lessor.writer).await });
         let running = Arc::clone(&node);
         core.spawn(async move {
             let stopped = running.consensus.run().await;
@@ -357,7 +371,6 @@ impl<E: Engine> Member<E> {
         core.spawn(async move { counting.count_keys().await });
 
         let peers = Part::default();
-        let clients = Part::default();
         serve_ports(&node, flags, ports, &peers, &clients);
         if let Some(founders) = founders {
             let founding = Arc::clone(&node);
@@ -652,6 +665,7 @@ fn serve_ports<E: Engine>(
         node: Arc::clone(node),
         peer: PeerServer::new(PeerService {
             consensus: Arc::clone(&node.consensus),
+            leases: Arc::clone(&node.leases),
             cluster_id: node.cluster_id,
             tasks: peers.tasks.clone(),
             stopping: peers.stopping.clone(),

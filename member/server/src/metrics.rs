@@ -179,6 +179,7 @@ pub(crate) fn render<E: Engine>(node: &Node<E>) -> String {
          etcd_server_id{{server_id=\"{:x}\"}} 1",
         node.id
     );
+    node.replica.leases.counters.render(&mut out);
     node.metrics.wal_fsync.render(
         &mut out,
         "etcd_disk_wal_fsync_duration_seconds",

@@ -11,6 +11,7 @@ use tonic::Status;
 use crate::barrier::Barrier;
 use crate::consensus::{Consensus, Leadership, Progress};
 use crate::engine::Engine;
+use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::proposals::Proposals;
 use crate::replica::Replica;
@@ -37,6 +38,7 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) proposals: Arc<Proposals>,
     pub(crate) writer: Writer<E>,
     pub(crate) barrier: Barrier,
+    pub(crate) leases: Arc<Leases<E>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) max_txn_ops: usize,
     pub(crate) patience: Duration,
@@ -75,6 +77,11 @@ impl<E: Engine> Node<E> {
 
     pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
         self.writer.write(op).await
+    }
+
+    /// A positive id that no lease of the cluster had before.
+    pub(crate) fn new_lease_id(&self) -> i64 {
+        (self.proposals.next_id() & i64::MAX.cast_unsigned()).cast_signed()
     }
 
     /// Returns when a read of the local state is linearizable.

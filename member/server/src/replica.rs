@@ -8,6 +8,7 @@ use member_state::Store;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
+use crate::leases::LeaseFeed;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {
@@ -19,6 +20,8 @@ pub(crate) struct Replica<E: Engine> {
     pub(crate) compaction: Notify,
     /// Rung when another store took the place of the one before.
     pub(crate) replaced: Notify,
+    /// Hears which leases come and go.
+    pub(crate) leases: LeaseFeed,
 }
 
 impl<E: Engine> Replica<E> {
@@ -32,6 +35,7 @@ impl<E: Engine> Replica<E> {
             applied: watch::Sender::new(applied),
             compaction: Notify::new(),
             replaced: Notify::new(),
+            leases: LeaseFeed::default(),
         })
     }
 
@@ -50,6 +54,7 @@ impl<E: Engine> Replica<E> {
         let applied = store.applied().map_or(0, |position| position.index + 1);
         self.store.store(Arc::new(store));
         self.replaced.notify_one();
+        self.leases.replaced();
         self.publish(applied);
         Ok(())
     }

@@ -90,6 +90,23 @@ impl<E: Engine> Writer<E> {
         }
     }
 
+    /// Proposes `op` here, as the leader of `term`, or not at all; waits for its effect.
+    pub(crate) async fn write_in(&self, term: u64, op: Op) -> Result<Response, WriteError> {
+        let command = Command::new(self.proposals.next_id(), op);
+        let encoded = command.encode();
+        let mut pending = self.proposals.register(command.id, term, encoded.len());
+        self.consensus
+            .propose(term, command.id, encoded)
+            .await
+            .map_err(|_| WriteError::Stopped)?;
+        match tokio::time::timeout(self.patience, &mut pending.answer).await {
+            Ok(Ok(Outcome::Applied(answer))) => Ok(answer?),
+            Ok(Ok(Outcome::Lost | Outcome::Unknown)) => Err(WriteError::LeaderLost),
+            Ok(Err(_)) => Err(WriteError::Stopped),
+            Err(_) => Err(WriteError::TimedOut),
+        }
+    }
+
     /// Proposes the command in term after term until it is applied: a command that a term lost for certain goes
     /// into the next one.
     async fn until_applied(

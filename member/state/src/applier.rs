@@ -99,6 +99,15 @@ impl<'a, B: Backend> Applier<'a, B> {
                 self.batch.put(Table::Meta, key, version);
                 Ok(Response::Empty)
             }
+            Op::LeaseGrant(grant) => {
+                self.execute(want_response, |execution| execution.grant(grant))
+            }
+            Op::LeaseRevoke(revoke) => {
+                self.execute(want_response, |execution| execution.revoke(revoke))
+            }
+            Op::LeaseCheckpoint(checkpoint) => {
+                self.execute(want_response, |execution| execution.checkpoint(checkpoint))
+            }
         }
     }
 

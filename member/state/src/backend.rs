@@ -21,11 +21,19 @@ pub enum Table {
     Revisions,
     /// The state's own few keys.
     Meta,
+    /// Leases, and under each the keys that are attached to it.
+    Leases,
 }
 
 impl Table {
     /// Every table, in the order of [`Table::index`].
-    pub const ALL: [Table; 4] = [Table::Current, Table::Old, Table::Revisions, Table::Meta];
+    pub const ALL: [Table; 5] = [
+        Table::Current,
+        Table::Old,
+        Table::Revisions,
+        Table::Meta,
+        Table::Leases,
+    ];
 
     /// The stable name of the table on disk.
     #[must_use]
@@ -35,6 +43,7 @@ impl Table {
             Table::Old => "old",
             Table::Revisions => "revisions",
             Table::Meta => "meta",
+            Table::Leases => "leases",
         }
     }
 
@@ -46,11 +55,12 @@ impl Table {
             Table::Old => 1,
             Table::Revisions => 2,
             Table::Meta => 3,
+            Table::Leases => 4,
         }
     }
 }
 
-/// Ordered, atomic storage of the four tables.
+/// Ordered, atomic storage of the five tables.
 pub trait Backend: Send + Sync + 'static {
     /// A walk over one table as it was when the cursor was made.
     type Cursor<'a>: Cursor
@@ -126,7 +136,7 @@ type Writes = BTreeMap<Bytes, Option<Bytes>>;
 /// Writes to all tables that take effect together, each key at most once: the last write wins.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    tables: [Writes; 4],
+    tables: [Writes; 5],
 }
 
 impl Batch {

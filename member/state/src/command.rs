@@ -13,7 +13,7 @@ pub struct Command {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What to do. Never empty in a command that was decoded.
-    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub op: Option<Op>,
 }
 
@@ -38,6 +38,15 @@ pub enum Op {
     /// Sets the version that every member can serve.
     #[prost(message, tag = "7")]
     ClusterVersion(ClusterVersion),
+    /// Creates a lease.
+    #[prost(message, tag = "8")]
+    LeaseGrant(LeaseGrant),
+    /// Ends a lease and deletes its keys.
+    #[prost(message, tag = "9")]
+    LeaseRevoke(LeaseRevoke),
+    /// Records what is left of leases, for the next leader.
+    #[prost(message, tag = "10")]
+    LeaseCheckpoint(LeaseCheckpoint),
 }
 
 /// Why bytes of the log are not a command.
@@ -362,6 +371,55 @@ pub struct ClusterVersion {
     pub version: String,
 }
 
+/// Creates a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct LeaseGrant {
+    /// Seconds that it lives without a renewal. The caller has raised it to its minimum.
+    #[prost(int64, tag = "1")]
+    pub ttl: i64,
+    /// Its id; never 0, which means no lease.
+    #[prost(int64, tag = "2")]
+    pub id: i64,
+}
+
+/// Ends a lease and deletes its keys.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct LeaseRevoke {
+    /// The lease.
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+}
+
+/// Records what is left of leases. Those that do not exist are passed over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LeaseCheckpoint {
+    /// What is left of each.
+    #[prost(message, repeated, tag = "1")]
+    pub leases: Vec<LeaseRemainder>,
+}
+
+/// What is left of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct LeaseRemainder {
+    /// The lease.
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+    /// Seconds; 0 is all of its TTL.
+    #[prost(int64, tag = "2")]
+    pub remaining: i64,
+}
+
+/// A lease, without its keys. When it ends is known to the leader alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Its id.
+    pub id: i64,
+    /// Seconds that it lives without a renewal.
+    pub ttl: i64,
+    /// Seconds that it lives under the next leader; 0 is all of its TTL.
+    pub remaining: i64,
+}
+
 /// What a member published of itself.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MemberAttributes {
@@ -420,6 +478,16 @@ pub enum Response {
     },
     /// A range inside a transaction.
     Range(RangeResponse),
+    /// A lease was granted.
+    LeaseGrant {
+        /// The current revision.
+        revision: i64,
+    },
+    /// A lease was revoked.
+    LeaseRevoke {
+        /// The revision that deleted its keys, or the current one if it had none.
+        revision: i64,
+    },
 }
 
 /// The result of a transaction.

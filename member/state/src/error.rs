@@ -37,6 +37,12 @@ pub enum Error {
     /// The lease does not exist.
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound,
+    /// A lease of this id exists.
+    #[error("etcdserver: lease already exists")]
+    LeaseExist,
+    /// A lease is to live longer than is allowed.
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
     /// The stored state contradicts itself.
     #[error("etcdserver: corrupt cluster")]
     Corrupt(#[source] Corruption),

@@ -13,6 +13,7 @@ use crate::command::{
 use crate::error::Error;
 use crate::keyset::KeySet;
 use crate::layout::{self, Arena, Event, Header, Kind, RECORD_HEADER, Revision};
+use crate::lease;
 use crate::read::{self, Keys, Scan};
 use crate::view::View;
 
@@ -42,7 +43,7 @@ impl<B: Backend> Execution<'_, B> {
 
     /// Puts a key outside of a transaction.
     pub(crate) fn put(&mut self, put: &Put) -> Result<Response, Error> {
-        check_lease(put)?;
+        lease::check(self.view(), put.lease)?;
         self.write(put)
     }
 
@@ -75,6 +76,11 @@ impl<B: Backend> Execution<'_, B> {
             },
         );
         self.batch.put(Table::Current, put.key.clone(), new);
+        let lease = previous.map_or(0, |previous| previous.lease);
+        if header.lease != lease {
+            self.detach(lease, &put.key);
+            self.attach(header.lease, &put.key);
+        }
         let mut prev = None;
         if let (Some(record), Some(header)) = (record, previous) {
             if put.prev_kv && self.want_response {
@@ -116,8 +122,10 @@ impl<B: Backend> Execution<'_, B> {
     }
 
     /// Moves a key's record to the old versions and sets a tombstone over it.
-    fn bury(&mut self, key: Bytes, record: Bytes) -> Result<(), Error> {
-        let last = Header::read(&record)?.modified;
+    pub(crate) fn bury(&mut self, key: Bytes, record: Bytes) -> Result<(), Error> {
+        let header = Header::read(&record)?;
+        let last = header.modified;
+        self.detach(header.lease, &key);
         let modified = self.next_write();
         let old = self.arena.old_key(&key, last);
         self.batch.put(Table::Old, old, record);
@@ -188,15 +196,6 @@ impl<B: Backend> Execution<'_, B> {
         let keys = Keys::new(&range.key, &range.range_end);
         // A walk, because the counts know nothing of this batch.
         read::collect(Scan::open(self.view(), &keys, at)?, None, range, current)
-    }
-}
-
-/// Leases are not granted yet, so none exists.
-fn check_lease(put: &Put) -> Result<(), Error> {
-    if put.lease == 0 {
-        Ok(())
-    } else {
-        Err(Error::LeaseNotFound)
     }
 }
 
@@ -320,6 +319,6 @@ impl<'t, B: Backend> Checks<'t, '_, B> {
             }
             self.vanished |= self.deleted.contains(&put.key);
         }
-        check_lease(put)
+        lease::check(self.view, put.lease)
     }
 }

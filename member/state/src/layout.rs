@@ -5,6 +5,8 @@
 //! Old        escape(user key) 00 01 !main(8) !sub(4)               -> record, as it was in Current;
 //!                                                                     a tombstone is a record of version 0
 //! Revisions  main(8) sub(4)                                        -> kind(1) previous main(8) sub(4) user key
+//! Leases     id(8)                                                 -> ttl(8) remaining(8), in seconds
+//!            id(8) user key                                        -> nothing: the key is attached to the lease
 //! record     mod main(8) mod sub(4) create(8) version(8) lease(8)  then the value
 //! ```
 //!
@@ -295,6 +297,14 @@ impl Arena {
         put_escaped(&mut self.buffer, key);
         self.buffer.put_i64(!revision.main);
         self.buffer.put_u32(!revision.sub);
+        self.take()
+    }
+
+    /// The entry of a key that is attached to a lease.
+    pub(crate) fn attachment(&mut self, lease: i64, key: &[u8]) -> Bytes {
+        self.reserve(8 + key.len());
+        self.buffer.put_i64(lease);
+        self.buffer.put_slice(key);
         self.take()
     }
 

@@ -1,7 +1,7 @@
 //! The replicated semantics of the key-value store: what every member must compute alike.
 //!
 //! Commands come in by the order of the log ([`Applier::apply`]), reads come in from any thread
-//! ([`Store::range`]), and both work on a [`Backend`]: four ordered tables that are written
+//! ([`Store::range`]), and both work on a [`Backend`]: five ordered tables that are written
 //! atomically. Revisions, versions, transactions, compares and compaction follow etcd 3.6, its
 //! quirks included.
 //!
@@ -21,6 +21,7 @@ mod error;
 mod execute;
 mod keyset;
 mod layout;
+mod lease;
 mod memory;
 mod read;
 mod store;
@@ -31,14 +32,17 @@ pub use applier::Applier;
 pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
 pub use command::{
     ClusterVersion, Command, Compact, Compare, CompareResult, CompareTarget, CompareValue,
-    DecodeError, DeleteRange, KeyValue, MemberAttributes, Op, Publish, Put, Range, RangeResponse,
-    Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
+    DecodeError, DeleteRange, KeyValue, Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder,
+    LeaseRevoke, MemberAttributes, Op, Publish, Put, Range, RangeResponse, Response, SortOrder,
+    SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
 pub use layout::Revision;
+pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;
 pub use store::{LogPosition, Store};
 pub use validate::{
-    MAX_TXN_DEPTH, validate_delete_range, validate_put, validate_range, validate_txn,
+    MAX_TXN_DEPTH, validate_delete_range, validate_lease_grant, validate_put, validate_range,
+    validate_txn,
 };

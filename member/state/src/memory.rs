@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use crate::backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
 
-type Tables = [BTreeMap<Bytes, Bytes>; 4];
+type Tables = [BTreeMap<Bytes, Bytes>; 5];
 
-/// Four maps behind a lock.
+/// Five maps behind a lock.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryBackend {
     tables: Arc<RwLock<Tables>>,

@@ -15,7 +15,7 @@ use crate::applier::Applier;
 use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
 use crate::blocks::Sizes;
 use crate::command::{
-    MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest, TxnResponse,
+    Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest, TxnResponse,
 };
 use crate::compaction::{self, CompactProgress, Sweep};
 use crate::counts::{COUNTED_AT_OPEN, Counts};
@@ -23,6 +23,7 @@ use crate::error::{Corruption, Error, OpenError};
 use crate::execute::Path;
 use crate::layout::{Revision, meta, revision_key};
 use crate::read::{self, Keys, Scan, Shortcut};
+use crate::lease;
 use crate::view::View;
 
 /// The format of the tables. Another number means that this version must not touch them.
@@ -339,6 +340,30 @@ impl<B: Backend> Store<B> {
             members.insert(u64::from_be_bytes(id), attributes);
         }
         Ok(members)
+    }
+
+    /// A lease, when it exists.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn lease(&self, id: i64) -> Result<Option<Lease>, Error> {
+        lease::find(View::committed(&self.backend), id)
+    }
+
+    /// The keys that are attached to a lease, in ascending order; none for a lease that does not exist.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, Error> {
+        lease::keys(View::committed(&self.backend), id)
+    }
+
+    /// All leases, in no order of meaning. Walks over the keys that are attached to them, too.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn leases(&self) -> Result<Vec<Lease>, Error> {
+        lease::all(View::committed(&self.backend))
     }
 
     /// The cluster's version, once it was set.

@@ -6,9 +6,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::command::{DeleteRange, Put, Range, SortOrder, SortTarget, Txn, TxnOp, TxnRequest};
+use crate::command::{
+    DeleteRange, LeaseGrant, Put, Range, SortOrder, SortTarget, Txn, TxnOp, TxnRequest,
+};
 use crate::error::Error;
 use crate::keyset::KeySet;
+use crate::lease::MAX_LEASE_TTL;
 
 /// How deep transactions may nest, the outermost counted.
 ///
@@ -51,6 +54,18 @@ pub fn validate_put(put: &Put) -> Result<(), Error> {
 /// An empty key.
 pub fn validate_delete_range(delete: &DeleteRange) -> Result<(), Error> {
     check_key(&delete.key)
+}
+
+/// Checks a grant of a lease.
+///
+/// # Errors
+/// A TTL above the largest.
+pub fn validate_lease_grant(grant: &LeaseGrant) -> Result<(), Error> {
+    if grant.ttl > MAX_LEASE_TTL {
+        Err(Error::LeaseTtlTooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 /// Checks a transaction: its size, every operation, and that no key is written twice.

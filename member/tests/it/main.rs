@@ -2,5 +2,6 @@
 
 mod architecture;
 mod differential;
+mod lease;
 mod process;
 mod server;

@@ -114,6 +114,7 @@ impl<E: Engine> Consensus<E> {
                     started: attributes.contains_key(&request.id),
                 })
             }
+            Call::Lease(_) => return Err(io::Error::other("leases are none of consensus's")),
             Call::ReadIndex(_) => {
                 let index = self.read_index().await.ok();
                 Answer::ReadIndex(peerpb::ReadIndexResponse {

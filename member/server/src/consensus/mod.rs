@@ -209,13 +209,7 @@ impl<E: Engine> Consensus<E> {
         let long = 2 * self.election_timeout;
         let seen = now.leader.is_some_and(|leader| {
             if leader == self.id {
-                let metrics = self.raft.metrics();
-                let metrics = metrics.borrow_watched();
-                metrics.membership_config.voter_ids().count() == 1
-                    || metrics
-                        .last_quorum_acked
-                        .as_ref()
-                        .is_some_and(|at| at.elapsed() < long)
+                self.quorum_acked_within(long)
             } else {
                 let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
                 self.started.elapsed().saturating_sub(heard) < long
@@ -225,6 +219,18 @@ impl<E: Engine> Consensus<E> {
             leader: now.leader.filter(|_| seen),
             ..now
         }
+    }
+
+    /// Whether this leader's quorum answered so lately, or it needs no one else's answer. Within an election
+    /// timeout no other member can have been elected but by its own doing.
+    pub(crate) fn quorum_acked_within(&self, time: Duration) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics
+            .last_quorum_acked
+            .as_ref()
+            .is_some_and(|at| at.elapsed() < time)
+            || metrics.membership_config.voter_ids().count() == 1
     }
 
     pub(crate) fn leader_changes(&self) -> u64 {
@@ -305,6 +311,17 @@ impl<E: Engine> Consensus<E> {
                 .ok_or(ReadIndexError::NotLeader),
             Ok(_) | Err(_) => Err(ReadIndexError::NoQuorum),
         }
+    }
+
+    /// Makes one small call to another member; `None` when there is no answer.
+    pub(crate) async fn call(
+        &self,
+        member: u64,
+        call: member_proto::peerpb::control_request::Call,
+        patience: Duration,
+    ) -> Option<member_proto::peerpb::control_response::Answer> {
+        let urls = self.peer_urls(member)?;
+        self.links.to(member, &urls).call(call, patience).await.ok()
     }
 
     /// The members of the current configuration, sorted by id.

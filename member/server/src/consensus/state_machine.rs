@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::snapshot::Checkpoint;
 use super::wire;
 use crate::engine::Engine;
+use crate::leases::LeaseChange;
 use crate::proposals::{Outcome, Proposals};
 use crate::replica::Replica;
 
@@ -80,6 +81,7 @@ impl<E: Engine> StateMachine<E> {
         let mut answers: VecDeque<(oneshot::Sender<Outcome>, Answer)> =
             VecDeque::with_capacity(entries.len());
         let mut compacted = false;
+        let mut leases = Vec::new();
         let store = self.replica.store();
         let mut applier = store.begin();
         self.unflushed.entries += entries.len() as u64;
@@ -107,6 +109,9 @@ impl<E: Engine> StateMachine<E> {
                     {
                         return Err(io::Error::other(error.clone()));
                     }
+                    if answer.is_ok() {
+                        leases.extend(LeaseChange::of(command.op.as_ref()));
+                    }
                     compacted |= answer.is_ok() && matches!(command.op, Some(Op::Compact(_)));
                     if let Some(waiter) = waiter {
                         answers.push_back((waiter, answer));
@@ -115,6 +120,7 @@ impl<E: Engine> StateMachine<E> {
             }
         }
         applier.commit().map_err(io::Error::other)?;
+        self.replica.leases.applied(&leases);
         self.replica.publish(last + 1);
         for (waiter, answer) in answers {
             // A client that went away in the meantime is no error.

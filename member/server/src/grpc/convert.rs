@@ -186,7 +186,10 @@ fn response_op(response: Response) -> pb::ResponseOp {
     let header = pb::ResponseHeader::default();
     let at = |revision| Some(pb::ResponseHeader { revision, ..header });
     let response = match response {
-        Response::Empty | Response::Compact { .. } => None,
+        Response::Empty
+        | Response::Compact { .. }
+        | Response::LeaseGrant { .. }
+        | Response::LeaseRevoke { .. } => None,
         Response::Range(response) => Some(Wire::ResponseRange(range_response(header, response))),
         Response::Put { revision, prev } => Some(Wire::ResponsePut(pb::PutResponse {
             header: at(revision),

@@ -9,17 +9,12 @@ use member_state::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{convert, not_written, refused};
+use super::{convert, mismatch, not_written, refused};
 use crate::engine::Engine;
 use crate::node::Node;
 
 /// The KV service.
 pub(crate) struct KvService<E: Engine>(pub(crate) Arc<Node<E>>);
-
-/// The state answered a request of one kind with the answer of another: a bug.
-fn mismatch() -> Status {
-    Status::internal("etcdserver: the state gave an answer of another kind")
-}
 
 /// Keys that a range may visit and still be read on the reactor, where heartbeats wait for it: about a millisecond.
 const SHORT_RANGE: usize = 1001;

@@ -36,11 +36,17 @@ fn code(error: &member_state::Error) -> Code {
         | Error::TooManyOps
         | Error::DuplicateKey
         | Error::InvalidSortOption => Code::InvalidArgument,
-        Error::Compacted | Error::FutureRevision => Code::OutOfRange,
+        Error::Compacted | Error::FutureRevision | Error::LeaseTtlTooLarge => Code::OutOfRange,
+        Error::LeaseExist => Code::FailedPrecondition,
         Error::LeaseNotFound => Code::NotFound,
         Error::Corrupt(_) => Code::DataLoss,
         Error::Backend(_) => Code::Unknown,
     }
+}
+
+/// The state answered a request of one kind with the answer of another: a bug.
+fn mismatch() -> Status {
+    Status::internal("etcdserver: the state gave an answer of another kind")
 }
 
 fn refused(error: &member_state::Error) -> Status {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
+use member_proto::peerpb::control_request::Call;
+use member_proto::peerpb::control_response::Answer;
 use member_proto::peerpb::peer_server::Peer;
 use member_proto::peerpb::{
     AppendRequest, AppendResponse, ControlRequest, ControlResponse, ForwardRequest,
@@ -19,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::link::CLUSTER_ID;
 use crate::consensus::Consensus;
 use crate::engine::Engine;
+use crate::leases::Leases;
 
 /// Answers that wait for the connection; the peer has at most as many calls in flight.
 const ANSWERS: usize = 1024;
@@ -26,6 +29,7 @@ const ANSWERS: usize = 1024;
 /// The service that other members call.
 pub(crate) struct PeerService<E: Engine> {
     pub(crate) consensus: Arc<Consensus<E>>,
+    pub(crate) leases: Arc<Leases<E>>,
     pub(crate) cluster_id: u64,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -76,6 +80,7 @@ impl<E: Engine> Peer for PeerService<E> {
     ) -> Result<Response<BoxStream<ControlResponse>>, Status> {
         let mut requests = self.admit(request)?;
         let consensus = Arc::clone(&self.consensus);
+        let leases = Arc::clone(&self.leases);
         let stopping = self.stopping.clone();
         let (answers, outgoing) = mpsc::channel(ANSWERS);
         self.tasks.spawn(async move {
@@ -85,9 +90,13 @@ impl<E: Engine> Peer for PeerService<E> {
                     () = stopping.cancelled() => return,
                     request = requests.message() => {
                         let Ok(Some(ControlRequest { id, call: Some(call) })) = request else { return };
-                        let consensus = &consensus;
+                        let (consensus, leases) = (&consensus, &leases);
                         working.push(async move {
-                            ControlResponse { id, answer: Some(consensus.answer(call).await) }
+                            let answer = match call {
+                                Call::Lease(request) => Answer::Lease(leases.answer(request).await),
+                                call => consensus.answer(call).await,
+                            };
+                            ControlResponse { id, answer: Some(answer) }
                         });
                     }
                     Some(response) = working.next() => {

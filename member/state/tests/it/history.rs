@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use member_state::{
-    Command, Compact, CompactProgress, Compare, CompareValue, DeleteRange, LogPosition,
-    MemoryBackend, Op, Put, Range, Response, Store, Table, Txn, TxnOp, TxnRequest,
-    validate_delete_range, validate_put, validate_range, validate_txn,
+    Command, Compact, CompactProgress, Compare, CompareValue, DeleteRange, Lease, LeaseCheckpoint,
+    LeaseGrant, LeaseRemainder, LeaseRevoke, LogPosition, MemoryBackend, Op, Put, Range, Response,
+    Store, Table, Txn, TxnOp, TxnRequest, validate_delete_range, validate_put, validate_range,
+    validate_txn,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -71,13 +72,37 @@ prop_compose! {
     }
 }
 
+/// Neighbours, and the ends of the order of ids as the table sees it.
+const LEASES: [i64; 6] = [1, 2, 0x100, i64::MAX, i64::MIN, -1];
+
+fn lease() -> impl Strategy<Value = i64> {
+    prop_oneof![8 => prop::sample::select(&LEASES[..2]), 8 => prop::sample::select(&LEASES[..]), 1 => Just(0)]
+}
+
+fn lease_of_put() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => Just(0), 2 => lease()]
+}
+
+fn lease_op() -> impl Strategy<Value = Op> {
+    let ttl = prop_oneof![9 => 1i64..100, 1 => Just(9_000_000_000), 1 => Just(9_000_000_001)];
+    let rests = prop::collection::vec((lease(), 0i64..9), 0..3);
+    prop_oneof![
+        4 => (lease(), ttl).prop_map(|(id, ttl)| Op::LeaseGrant(LeaseGrant { id, ttl })),
+        2 => lease().prop_map(|id| Op::LeaseRevoke(LeaseRevoke { id })),
+        1 => rests.prop_map(|rests| {
+            let leases = rests.into_iter().map(|(id, remaining)| LeaseRemainder { id, remaining }).collect();
+            Op::LeaseCheckpoint(LeaseCheckpoint { leases })
+        }),
+    ]
+}
+
 prop_compose! {
     fn put()(
-        key in key(), value in value(), lease in prop::bool::weighted(0.03), prev_kv: bool,
+        key in key(), value in value(), lease in lease_of_put(), prev_kv: bool,
         ignore_value in prop::bool::weighted(0.15), ignore_lease in prop::bool::weighted(0.15),
     ) -> Put {
         let value = if ignore_value { Bytes::new() } else { value };
-        Put { key, value, lease: i64::from(lease && !ignore_lease), prev_kv, ignore_value, ignore_lease }
+        Put { key, value, lease: if ignore_lease { 0 } else { lease }, prev_kv, ignore_value, ignore_lease }
     }
 }
 
@@ -146,6 +171,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => put().prop_map(Op::Put),
         2 => delete().prop_map(Op::DeleteRange),
         4 => txn().prop_map(Op::Txn),
+        3 => lease_op(),
         1 => (-1i64..20, any::<bool>()).prop_map(|(revision, physical)| Op::Compact(Compact { revision, physical })),
     ]
 }
@@ -220,6 +246,19 @@ fn check_range(
 fn check_all(store: &Store<MemoryBackend>, model: &Model) -> Result<(), TestCaseError> {
     prop_assert_eq!(store.revision(), model.revision);
     prop_assert_eq!(store.compact_revision(), model.compacted);
+    let mut leases = store.leases().unwrap();
+    leases.sort_by_key(|lease| lease.id);
+    let expected: Vec<Lease> = model.leases.values().copied().collect();
+    prop_assert_eq!(leases, expected);
+    for id in LEASES {
+        prop_assert_eq!(store.lease(id).unwrap(), model.leases.get(&id).copied());
+        prop_assert_eq!(
+            store.lease_keys(id).unwrap(),
+            model.lease_keys(id),
+            "{}",
+            id
+        );
+    }
     let everything = Range {
         key: Bytes::from_static(b"\0"),
         range_end: Bytes::from_static(b"\0"),

@@ -6,5 +6,6 @@ mod concurrency;
 mod failure;
 mod golden;
 mod history;
+mod lease;
 mod model;
 mod reopen;

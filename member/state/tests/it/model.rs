@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use member_state::{
-    Compare, CompareResult, CompareTarget, CompareValue, DeleteRange, KeyValue, Op, Put, Range,
-    RangeResponse, Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
+    Compare, CompareResult, CompareTarget, CompareValue, DeleteRange, KeyValue, Lease, Op, Put,
+    Range, RangeResponse, Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
 };
 
 pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
@@ -16,6 +16,8 @@ pub(crate) const COMPACTED: &str = "etcdserver: mvcc: required revision has been
 pub(crate) const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";
 pub(crate) const KEY_NOT_FOUND: &str = "etcdserver: key not found";
 pub(crate) const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
+pub(crate) const LEASE_EXIST: &str = "etcdserver: lease already exists";
+pub(crate) const TTL_TOO_LARGE: &str = "etcdserver: too large lease TTL";
 
 #[derive(Debug, Clone)]
 struct Write {
@@ -30,6 +32,7 @@ pub(crate) struct Model {
     writes: Vec<Write>,
     pub(crate) revision: i64,
     pub(crate) compacted: i64,
+    pub(crate) leases: BTreeMap<i64, Lease>,
 }
 
 fn contains(key: &Bytes, range_end: &Bytes, other: &Bytes) -> bool {
@@ -46,6 +49,7 @@ impl Model {
             writes: Vec::new(),
             revision: 1,
             compacted: -1,
+            leases: BTreeMap::new(),
         }
     }
 
@@ -80,7 +84,7 @@ impl Model {
         let before = self.clone();
         let begin = self.revision;
         let response = match op {
-            Op::Put(put) if put.lease != 0 => Err(LEASE_NOT_FOUND),
+            Op::Put(put) if self.lacks(put.lease) => Err(LEASE_NOT_FOUND),
             Op::Put(put) => self.put(begin, put),
             Op::DeleteRange(delete) => Ok(self.delete(begin, delete)),
             Op::Txn(txn) => self.txn(txn),
@@ -95,12 +99,62 @@ impl Model {
                 }
             }
             Op::Publish(_) | Op::ClusterVersion(_) => Ok(Response::Empty),
+            Op::LeaseGrant(grant) if grant.id == 0 => Err(LEASE_NOT_FOUND),
+            Op::LeaseGrant(grant) if grant.ttl > 9_000_000_000 => Err(TTL_TOO_LARGE),
+            Op::LeaseGrant(grant) if !self.lacks(grant.id) => Err(LEASE_EXIST),
+            Op::LeaseGrant(grant) => {
+                let (id, ttl) = (grant.id, grant.ttl);
+                self.leases.insert(
+                    id,
+                    Lease {
+                        id,
+                        ttl,
+                        remaining: 0,
+                    },
+                );
+                Ok(Response::LeaseGrant { revision: begin })
+            }
+            Op::LeaseRevoke(revoke) => match self.leases.remove(&revoke.id) {
+                None => Err(LEASE_NOT_FOUND),
+                Some(_) => {
+                    for key in self.lease_keys(revoke.id) {
+                        self.writes.push(Write {
+                            main: begin + 1,
+                            key,
+                            kv: None,
+                        });
+                    }
+                    Ok(Response::LeaseRevoke {
+                        revision: self.seen(begin),
+                    })
+                }
+            },
+            Op::LeaseCheckpoint(checkpoint) => {
+                for part in &checkpoint.leases {
+                    if let Some(lease) = self.leases.get_mut(&part.id) {
+                        lease.remaining = part.remaining;
+                    }
+                }
+                Ok(Response::Empty)
+            }
         };
         match response {
             Ok(_) => self.revision = self.seen(begin),
             Err(_) => *self = before,
         }
         response
+    }
+
+    /// Whether a put cannot name this lease.
+    fn lacks(&self, lease: i64) -> bool {
+        lease != 0 && !self.leases.contains_key(&lease)
+    }
+
+    /// The keys whose newest version names the lease.
+    pub(crate) fn lease_keys(&self, lease: i64) -> Vec<Bytes> {
+        let mut keys = self.at(i64::MAX);
+        keys.retain(|_, kv| kv.lease == lease);
+        keys.into_keys().collect()
     }
 
     /// The revision that is visible inside a command which began at `begin`.
@@ -271,7 +325,7 @@ impl Model {
                 {
                     return Err(KEY_NOT_FOUND);
                 }
-                TxnRequest::Put(put) if put.lease != 0 => return Err(LEASE_NOT_FOUND),
+                TxnRequest::Put(put) if self.lacks(put.lease) => return Err(LEASE_NOT_FOUND),
                 TxnRequest::Txn(nested) => self.check(nested)?,
                 _ => {}
             }

@@ -94,7 +94,7 @@ fn walk(backend: &impl Backend, table: Table, from: &[u8], to: Option<&[u8]>) ->
     rest(backend.cursor(table, from, to).unwrap())
 }
 
-fn everything(backend: &impl Backend) -> [Pairs; 4] {
+fn everything(backend: &impl Backend) -> [Pairs; 5] {
     Table::ALL.map(|table| walk(backend, table, b"", None))
 }
 

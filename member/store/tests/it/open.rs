@@ -145,3 +145,24 @@ fn a_checkpoint_does_not_follow_later_writes() {
     assert!(copy.get(Table::Current, b"key-00000009").unwrap().is_some());
     assert!(copy.get(Table::Current, b"key-00000010").unwrap().is_none());
 }
+
+#[test]
+fn a_database_that_lacks_a_table_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = Table::ALL.iter().filter(|table| **table != Table::Leases);
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let older =
+        rocksdb::DB::open_cf(&options, dir.path(), before.map(|table| table.name())).unwrap();
+    let current = older.cf_handle(Table::Current.name()).unwrap();
+    older.put_cf(current, b"k", b"v").unwrap();
+    drop(older);
+    let backend = open(dir.path()).unwrap();
+    let kept = backend.get(Table::Current, b"k").unwrap();
+    assert_eq!(kept.as_deref(), Some(&b"v"[..]));
+    let mut batch = Batch::new();
+    batch.put(Table::Leases, Bytes::from_static(b"l"), Bytes::new());
+    backend.write(&batch).unwrap();
+    assert!(backend.get(Table::Leases, b"l").unwrap().is_some());
+}

@@ -12,6 +12,8 @@
 mod random;
 mod script;
 
+pub(crate) use random::runtime;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
