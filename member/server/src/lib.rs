@@ -24,6 +24,7 @@ mod replica;
 mod resolve;
 mod router;
 mod tls;
+mod watch;
 mod write;
 
 pub use engine::Engine;

@@ -8,6 +8,7 @@ use member_state::Store;
 use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
+use crate::watch::Feed;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {
@@ -17,6 +18,8 @@ pub(crate) struct Replica<E: Engine> {
     applied: watch::Sender<u64>,
     /// Rung when a compaction was applied and has keys to remove.
     pub(crate) compaction: Notify,
+    /// Takes the events of what is applied.
+    pub(crate) feed: Feed,
 }
 
 impl<E: Engine> Replica<E> {
@@ -29,6 +32,7 @@ impl<E: Engine> Replica<E> {
             store: ArcSwap::from_pointee(store),
             applied: watch::Sender::new(applied),
             compaction: Notify::new(),
+            feed: Feed::default(),
         })
     }
 
@@ -45,7 +49,9 @@ impl<E: Engine> Replica<E> {
     pub(crate) fn replace(&self, backend: E::Backend) -> io::Result<()> {
         let store = Store::open(backend).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
+        let revision = store.revision();
         self.store.store(Arc::new(store));
+        self.feed.jump(revision);
         self.publish(applied);
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::command::{
     DeleteRange, KeyValue, Put, Range, RangeResponse, Response, Txn, TxnOp, TxnRequest, TxnResponse,
 };
 use crate::error::Error;
+use crate::history::{self, Event as Happened};
 use crate::keyset::KeySet;
 use crate::layout::{self, Arena, Event, Header, Kind, RECORD_HEADER, Revision};
 use crate::read::{self, Keys, Scan};
@@ -28,6 +29,8 @@ pub(crate) struct Execution<'w, B> {
     pub(crate) writes: u32,
     /// Whether somebody waits for the answer; reads are for him only.
     pub(crate) want_response: bool,
+    /// Where the events go, if somebody wants them.
+    pub(crate) events: Option<&'w mut Vec<Happened>>,
 }
 
 impl<B: Backend> Execution<'_, B> {
@@ -74,6 +77,13 @@ impl<B: Backend> Execution<'_, B> {
                 key: &put.key,
             },
         );
+        if let Some(events) = &mut self.events {
+            let prev = record.as_ref().zip(previous.as_ref());
+            events.push(Happened::put(
+                layout::join(put.key.clone(), &header, new.slice(RECORD_HEADER..)),
+                prev.map(|(record, header)| history::superseded(&put.key, header, record)),
+            ));
+        }
         self.batch.put(Table::Current, put.key.clone(), new);
         let mut prev = None;
         if let (Some(record), Some(header)) = (record, previous) {
@@ -117,8 +127,13 @@ impl<B: Backend> Execution<'_, B> {
 
     /// Moves a key's record to the old versions and sets a tombstone over it.
     fn bury(&mut self, key: Bytes, record: Bytes) -> Result<(), Error> {
-        let last = Header::read(&record)?.modified;
+        let header = Header::read(&record)?;
+        let last = header.modified;
         let modified = self.next_write();
+        if let Some(events) = &mut self.events {
+            let prev = history::superseded(&key, &header, &record);
+            events.push(Happened::delete(key.clone(), modified.main, Some(prev)));
+        }
         let old = self.arena.old_key(&key, last);
         self.batch.put(Table::Old, old, record);
         let old = self.arena.old_key(&key, modified);

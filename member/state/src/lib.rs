@@ -17,6 +17,7 @@ mod command;
 mod compaction;
 mod error;
 mod execute;
+mod history;
 mod keyset;
 mod layout;
 mod memory;
@@ -34,6 +35,7 @@ pub use command::{
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
+pub use history::{Event, EventKind, History, HistoryLimit};
 pub use layout::Revision;
 pub use memory::MemoryBackend;
 pub use store::{LogPosition, Store};
