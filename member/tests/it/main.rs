@@ -4,3 +4,4 @@ mod architecture;
 mod differential;
 mod process;
 mod server;
+mod watch;

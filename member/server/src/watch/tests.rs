@@ -259,6 +259,7 @@ async fn a_stream_that_is_not_read_holds_up_nobody_and_misses_nothing() {
     bench.put("k", "last");
     bench.deal();
     assert_eq!(events_to(&mut stalled, 5002).await.len(), 1);
+    assert_eq!(events_to(&mut live, 5002).await.len(), 1);
     assert_eq!(bench.hub.counts.lagging.load(Ordering::Relaxed), 0);
     assert_eq!(bench.hub.counts.pending.load(Ordering::Relaxed), 0);
     drop(live);
