@@ -68,6 +68,8 @@ pub struct Flags {
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`; zero disables.
     pub grpc_keepalive_timeout: Duration,
+    /// `--watch-progress-notify-interval`, see [`Flags::effective_watch_progress_notify_interval`].
+    pub watch_progress_notify_interval: Duration,
     /// `--cert-file`
     pub cert_file: Option<PathBuf>,
     /// `--key-file`
@@ -118,6 +120,7 @@ impl Default for Flags {
             max_concurrent_streams: u32::MAX,
             grpc_keepalive_interval: Duration::from_secs(2 * 60 * 60),
             grpc_keepalive_timeout: Duration::from_secs(20),
+            watch_progress_notify_interval: Duration::from_secs(10 * 60),
             cert_file: None,
             key_file: None,
             client_cert_auth: false,
@@ -201,6 +204,15 @@ impl Flags {
         }
     }
 
+    /// Time between two progress notices of a watch. etcd: 0 is the default, and less than 100 ms is 100 ms.
+    #[must_use]
+    pub fn effective_watch_progress_notify_interval(&self) -> Duration {
+        match self.watch_progress_notify_interval {
+            Duration::ZERO => Self::default().watch_progress_notify_interval,
+            interval => interval.max(Duration::from_millis(100)),
+        }
+    }
+
     /// Whether a client must show a certificate: a trusted authority alone asks for one already.
     #[must_use]
     pub fn client_certs_required(&self) -> bool {
@@ -269,6 +281,9 @@ impl Flags {
             "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
             "grpc-keepalive-interval" => self.grpc_keepalive_interval = parse_duration(value)?,
             "grpc-keepalive-timeout" => self.grpc_keepalive_timeout = parse_duration(value)?,
+            "watch-progress-notify-interval" => {
+                self.watch_progress_notify_interval = parse_duration(value)?;
+            }
             "cert-file" => self.cert_file = path(value),
             "key-file" => self.key_file = path(value),
             "client-cert-auth" => self.client_cert_auth = parse_bool(value)?,
@@ -338,6 +353,7 @@ impl Flags {
             max_concurrent_streams,
             grpc_keepalive_interval,
             grpc_keepalive_timeout,
+            watch_progress_notify_interval,
             cert_file,
             key_file,
             client_cert_auth,
@@ -387,6 +403,10 @@ impl Flags {
             (
                 "grpc-keepalive-timeout",
                 format_duration(*grpc_keepalive_timeout),
+            ),
+            (
+                "watch-progress-notify-interval",
+                format_duration(*watch_progress_notify_interval),
             ),
             ("cert-file", path(cert_file)),
             ("key-file", path(key_file)),

@@ -34,7 +34,6 @@ const TLS_VERSIONS: &str =
     "the TLS versions and cipher suites are those of its TLS library, 1.2 and 1.3";
 const TRACES: &str = "OpenTelemetry export is not part of it";
 const V2: &str = "the v2 API is not part of it yet";
-const WATCH: &str = "watches are not part of it yet";
 
 const LOG_ROTATION: &str =
     r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
@@ -264,7 +263,7 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "compaction-sleep-interval", Duration, "10ms", "Time between two such steps.")
         .since(6).also(&["0s"]).refused(BBOLT),
     FlagDef::new(Features, "watch-progress-notify-interval", Duration, "10m", "Time between two progress notices of a watch.")
-        .since(6).also(&["0s"]).refused(WATCH),
+        .since(6),
     FlagDef::new(Features, "warning-apply-duration", Duration, "100ms", "Time after which an applied request counts as slow.")
         .since(6).refused(SLOW_REQUESTS),
     FlagDef::new(Features, "warning-unary-request-duration", Duration, "300ms", "Time after which a request counts as slow.")
@@ -296,7 +295,7 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "experimental-peer-skip-client-san-verification", Bool, "false", "Skip the names in the certificates of connecting peers.")
         .until(7).refused(TLS_CHECKS),
     FlagDef::new(Features, "experimental-watch-progress-notify-interval", Duration, "10m", "Time between two progress notices of a watch.")
-        .until(7).also(&["0s"]).refused(WATCH),
+        .until(7).deprecated("watch-progress-notify-interval"),
     FlagDef::new(Features, "experimental-warning-apply-duration", Duration, "100ms", "Time after which an applied request counts as slow.")
         .until(7).refused(SLOW_REQUESTS),
     FlagDef::new(Features, "experimental-warning-unary-request-duration", Duration, "300ms", "Time after which a request counts as slow.")

@@ -26,6 +26,7 @@ mod replica;
 mod resolve;
 mod router;
 mod tls;
+mod watch;
 mod write;
 
 pub use engine::Engine;

@@ -34,6 +34,7 @@ use crate::proposals::Proposals;
 use crate::replica::Replica;
 use crate::router::{ClientPort, PeerPort};
 use crate::tls::{Acceptor, PeerConnector, TlsError, TlsFiles};
+use crate::watch::WatchHub;
 use crate::write::Writer;
 
 /// etcd lets a request take this long beside two election timeouts.
@@ -344,6 +345,9 @@ impl<E: Engine> Member<E> {
                 patience,
             ),
             consensus,
+            watches: WatchHub::new(Arc::clone(&replica)),
+            progress_notify_interval: flags.effective_watch_progress_notify_interval(),
+            fragment_bytes: max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES),
             replica,
             proposals,
             barrier,
@@ -365,6 +369,8 @@ impl<E: Engine> Member<E> {
             let stopped = running.consensus.run().await;
             failed_sender.send_replace(Some(stopped.to_string()));
         });
+        let watches = Arc::clone(&node.watches);
+        core.spawn(async move { watches.run().await });
         let compacting = Arc::clone(&node);
         core.spawn(async move { compacting.compact().await });
         let counting = Arc::clone(&node);
@@ -439,6 +445,8 @@ impl<E: Engine> Member<E> {
                 tracing::warn!("leadership transfer failed; the others will elect a leader");
             }
         }
+        // Their clients go on at another member.
+        self.node.watches.close();
         if !self.clients.stop(DRAIN_PATIENCE).await {
             tracing::warn!("client requests were cut off");
         }

@@ -1,7 +1,7 @@
 //! Counters and the text that Prometheus reads, with etcd's names and types.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::engine::Engine;
@@ -147,6 +147,38 @@ pub(crate) fn render<E: Engine>(node: &Node<E>) -> String {
         "gauge",
         "The revision of the last compaction in store.",
         u64::try_from(store.compact_revision()).unwrap_or(0),
+    );
+    let watches = &node.watches.counts;
+    let gauge = |value: &AtomicI64| u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
+    one(
+        "etcd_debugging_mvcc_watch_stream_total",
+        "gauge",
+        "Total number of watch streams.",
+        gauge(&watches.streams),
+    );
+    one(
+        "etcd_debugging_mvcc_watcher_total",
+        "gauge",
+        "Total number of watchers.",
+        gauge(&watches.watchers),
+    );
+    one(
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "gauge",
+        "Total number of unsynced slow watchers.",
+        gauge(&watches.lagging),
+    );
+    one(
+        "etcd_debugging_mvcc_pending_events_total",
+        "gauge",
+        "Total number of pending events to be sent.",
+        gauge(&watches.pending),
+    );
+    one(
+        "etcd_debugging_mvcc_events_total",
+        "counter",
+        "Total number of events sent by this member.",
+        watches.events.load(Ordering::Relaxed),
     );
     if let Some(process) = Process::read() {
         one(

@@ -15,6 +15,7 @@ use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::proposals::Proposals;
 use crate::replica::Replica;
+use crate::watch::WatchHub;
 use crate::write::{WriteError, Writer};
 
 /// The etcd release whose API and behaviour the member offers; clients detect features by it.
@@ -40,6 +41,11 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) barrier: Barrier,
     pub(crate) leases: Arc<Leases<E>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watches: Arc<WatchHub<E>>,
+    /// Time between two progress notices of a watch.
+    pub(crate) progress_notify_interval: Duration,
+    /// Size above which a watch that allows it gets its events in fragments.
+    pub(crate) fragment_bytes: usize,
     pub(crate) max_txn_ops: usize,
     pub(crate) patience: Duration,
     pub(crate) election_timeout: Duration,

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
 use crate::leases::LeaseFeed;
+use crate::watch::Feed;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {
@@ -22,6 +23,8 @@ pub(crate) struct Replica<E: Engine> {
     pub(crate) replaced: Notify,
     /// Hears which leases come and go.
     pub(crate) leases: LeaseFeed,
+    /// Takes the events of what is applied.
+    pub(crate) feed: Feed,
 }
 
 impl<E: Engine> Replica<E> {
@@ -36,6 +39,7 @@ impl<E: Engine> Replica<E> {
             compaction: Notify::new(),
             replaced: Notify::new(),
             leases: LeaseFeed::default(),
+            feed: Feed::default(),
         })
     }
 
@@ -52,9 +56,11 @@ impl<E: Engine> Replica<E> {
     pub(crate) fn replace(&self, backend: E::Backend) -> io::Result<()> {
         let store = Store::open(backend).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
+        let revision = store.revision();
         self.store.store(Arc::new(store));
         self.replaced.notify_one();
         self.leases.replaced();
+        self.feed.jump(revision);
         self.publish(applied);
         Ok(())
     }

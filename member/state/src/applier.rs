@@ -13,6 +13,7 @@ use crate::backend::{Backend, BackendError, Batch, Table};
 use crate::command::{Command, Compact, MemberAttributes, Op, Publish, Response};
 use crate::error::Error;
 use crate::execute::Execution;
+use crate::history::Event;
 use crate::layout::{Arena, meta};
 use crate::store::{LogPosition, State, Store};
 
@@ -26,6 +27,8 @@ pub struct Applier<'a, B: Backend> {
     /// The first failure of the backend; the batch may miss writes and must not be committed.
     failed: Option<Error>,
     dirty: bool,
+    /// What the commands did to keys, where somebody wants to know.
+    events: Option<Vec<Event>>,
 }
 
 impl<'a, B: Backend> Applier<'a, B> {
@@ -37,6 +40,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             state,
             failed: None,
             dirty: false,
+            events: None,
         }
     }
 
@@ -124,6 +128,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             compacted: self.state.compacted,
             writes: 0,
             want_response,
+            events: self.events.as_mut(),
         };
         let response = command(&mut execution)?;
         self.state.revision = execution.revision();
@@ -160,6 +165,16 @@ impl<'a, B: Backend> Applier<'a, B> {
     #[must_use]
     pub fn revision(&self) -> i64 {
         self.state.revision
+    }
+
+    /// Collects the events of the commands to come. Costs a few counted references a write.
+    pub fn collect_events(&mut self) {
+        self.events.get_or_insert_default();
+    }
+
+    /// The events so far, in their order; `None` when they are not collected.
+    pub fn take_events(&mut self) -> Option<Vec<Event>> {
+        self.events.as_mut().map(std::mem::take)
     }
 
     /// The number of writes that a commit would do, for a caller that bounds its batches.

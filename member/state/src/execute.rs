@@ -11,6 +11,7 @@ use crate::command::{
     DeleteRange, KeyValue, Put, Range, RangeResponse, Response, Txn, TxnOp, TxnRequest, TxnResponse,
 };
 use crate::error::Error;
+use crate::history::{self, Event as Happened};
 use crate::keyset::KeySet;
 use crate::layout::{self, Arena, Event, Header, Kind, RECORD_HEADER, Revision};
 use crate::lease;
@@ -29,6 +30,8 @@ pub(crate) struct Execution<'w, B> {
     pub(crate) writes: u32,
     /// Whether somebody waits for the answer; reads are for him only.
     pub(crate) want_response: bool,
+    /// Where the events go, if somebody wants them.
+    pub(crate) events: Option<&'w mut Vec<Happened>>,
 }
 
 impl<B: Backend> Execution<'_, B> {
@@ -75,6 +78,13 @@ impl<B: Backend> Execution<'_, B> {
                 key: &put.key,
             },
         );
+        if let Some(events) = &mut self.events {
+            let prev = record.as_ref().zip(previous.as_ref());
+            events.push(Happened::put(
+                layout::join(put.key.clone(), &header, new.slice(RECORD_HEADER..)),
+                prev.map(|(record, header)| history::superseded(&put.key, header, record)),
+            ));
+        }
         self.batch.put(Table::Current, put.key.clone(), new);
         let lease = previous.map_or(0, |previous| previous.lease);
         if header.lease != lease {
@@ -127,6 +137,10 @@ impl<B: Backend> Execution<'_, B> {
         let last = header.modified;
         self.detach(header.lease, &key);
         let modified = self.next_write();
+        if let Some(events) = &mut self.events {
+            let prev = history::superseded(&key, &header, &record);
+            events.push(Happened::delete(key.clone(), modified.main, Some(prev)));
+        }
         let old = self.arena.old_key(&key, last);
         self.batch.put(Table::Old, old, record);
         let old = self.arena.old_key(&key, modified);

@@ -19,6 +19,7 @@ mod compaction;
 mod counts;
 mod error;
 mod execute;
+mod history;
 mod keyset;
 mod layout;
 mod lease;
@@ -38,6 +39,7 @@ pub use command::{
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
+pub use history::{Event, EventKind, History, HistoryLimit};
 pub use layout::Revision;
 pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;

@@ -104,7 +104,11 @@ impl<'a, B: Backend> Scan<'a, B> {
 }
 
 /// The version of one key that was the newest at a revision.
-fn version_at<B: Backend>(view: View<'_, B>, key: &[u8], at: i64) -> Result<Option<Bytes>, Error> {
+pub(crate) fn version_at<B: Backend>(
+    view: View<'_, B>,
+    key: &[u8],
+    at: i64,
+) -> Result<Option<Bytes>, Error> {
     if let Some(record) = view.get(Table::Current, key)?
         && Header::read(&record)?.modified.main <= at
     {

@@ -22,8 +22,8 @@ use crate::counts::{COUNTED_AT_OPEN, Counts};
 use crate::error::{Corruption, Error, OpenError};
 use crate::execute::Path;
 use crate::layout::{Revision, meta, revision_key};
-use crate::read::{self, Keys, Scan, Shortcut};
 use crate::lease;
+use crate::read::{self, Keys, Scan, Shortcut};
 use crate::view::View;
 
 /// The format of the tables. Another number means that this version must not touch them.

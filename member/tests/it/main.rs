@@ -5,3 +5,4 @@ mod differential;
 mod lease;
 mod process;
 mod server;
+mod watch;

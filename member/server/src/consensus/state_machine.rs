@@ -84,6 +84,10 @@ impl<E: Engine> StateMachine<E> {
         let mut leases = Vec::new();
         let store = self.replica.store();
         let mut applier = store.begin();
+        let before = applier.revision();
+        if self.replica.feed.wanted() {
+            applier.collect_events();
+        }
         self.unflushed.entries += entries.len() as u64;
         for entry in entries {
             let position = position(&entry.log_id);
@@ -119,8 +123,10 @@ impl<E: Engine> StateMachine<E> {
                 }
             }
         }
+        let (after, events) = (applier.revision(), applier.take_events());
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
+        self.replica.feed.publish(before, after, events);
         self.replica.publish(last + 1);
         for (waiter, answer) in answers {
             // A client that went away in the meantime is no error.

@@ -3,8 +3,8 @@
 use member_proto::etcdserverpb as pb;
 use member_proto::mvccpb;
 use member_state::{
-    Compact, Compare, CompareValue, DeleteRange, KeyValue, Put, Range, RangeResponse, Response,
-    Txn, TxnOp, TxnRequest, TxnResponse,
+    Compact, Compare, CompareValue, DeleteRange, Event, EventKind, KeyValue, Put, Range,
+    RangeResponse, Response, Txn, TxnOp, TxnRequest, TxnResponse,
 };
 
 pub(super) fn range(request: pb::RangeRequest) -> Range {
@@ -142,6 +142,22 @@ pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
         version,
         value,
         lease,
+    }
+}
+
+pub(super) fn event(event: &Event, prev_kv: bool) -> mvccpb::Event {
+    let kind = match event.kind {
+        EventKind::Put => mvccpb::event::EventType::Put,
+        EventKind::Delete => mvccpb::event::EventType::Delete,
+    };
+    let prev = event
+        .prev
+        .as_ref()
+        .filter(|_| prev_kv && !event.is_create());
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(key_value(event.kv.clone())),
+        prev_kv: prev.cloned().map(key_value),
     }
 }
 

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use member_state::{
-    Command, Compact, CompactProgress, Compare, CompareValue, DeleteRange, Lease, LeaseCheckpoint,
-    LeaseGrant, LeaseRemainder, LeaseRevoke, LogPosition, MemoryBackend, Op, Put, Range, Response,
-    Store, Table, Txn, TxnOp, TxnRequest, validate_delete_range, validate_put, validate_range,
-    validate_txn,
+    Command, Compact, CompactProgress, Compare, CompareValue, DeleteRange, Error, Event,
+    HistoryLimit, Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder, LeaseRevoke, LogPosition,
+    MemoryBackend, Op, Put, Range, Response, Store, Table, Txn, TxnOp, TxnRequest,
+    validate_delete_range, validate_put, validate_range, validate_txn,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -289,6 +289,68 @@ fn check_all(store: &Store<MemoryBackend>, model: &Model) -> Result<(), TestCase
     Ok(())
 }
 
+/// Events of the compacted revision that another of the same revision superseded may be swept or not.
+fn settled(mut events: Vec<Event>, compacted: i64) -> Vec<Event> {
+    let all = events.clone();
+    let mut at = 0;
+    events.retain(|event| {
+        at += 1;
+        event.revision() != compacted
+            || !all[at..]
+                .iter()
+                .any(|later| later.revision() == compacted && later.kv.key == event.kv.key)
+    });
+    events
+}
+
+fn check_events(store: &Store<MemoryBackend>, model: &Model) -> Result<(), TestCaseError> {
+    let (revision, compacted) = (model.revision, model.compacted);
+    let limit = |each| HistoryLimit {
+        visited: each,
+        revisions: each,
+        bytes: usize::MAX,
+    };
+    prop_assert!(matches!(
+        store.events(compacted - 1, &limit(9), |_| true),
+        Err(Error::Compacted)
+    ));
+    for from in compacted..=revision + 2 {
+        let expected = settled(model.events(from), compacted);
+        for each in [1, 3, usize::MAX] {
+            let (mut found, mut next) = (Vec::new(), from);
+            while next <= revision {
+                let part = store.events(next, &limit(each), |_| true).unwrap();
+                prop_assert!(part.next > next, "the walk goes on");
+                prop_assert_eq!(part.revision, revision);
+                prop_assert!(part.events.iter().all(|event| event.revision() < part.next));
+                next = part.next;
+                found.extend(part.events);
+            }
+            for event in &mut found {
+                event.prev = store.previous(&event.kv.key, event.revision()).unwrap();
+            }
+            prop_assert_eq!(settled(found, compacted), expected.clone(), "from {}", from);
+        }
+        let only = store
+            .events(from, &limit(usize::MAX), |key| key == b"a")
+            .unwrap();
+        let found: Vec<_> = only.events.iter().map(Event::revision).collect();
+        let expected = settled(model.events(from), compacted);
+        let expected: Vec<_> = expected
+            .iter()
+            .filter(|event| event.kv.key == b"a"[..])
+            .map(Event::revision)
+            .collect();
+        prop_assert_eq!(
+            settled(only.events, compacted).len(),
+            expected.len(),
+            "{:?}",
+            found
+        );
+    }
+    Ok(())
+}
+
 fn sweep(
     store: &Store<MemoryBackend>,
     model: &Model,
@@ -311,6 +373,8 @@ fn run(rounds: Vec<Round>) -> Result<(), TestCaseError> {
     let mut index = 0;
     for Round { steps, end } in rounds {
         let mut applier = store.begin();
+        applier.collect_events();
+        let begun = applier.revision();
         let mut next = model.clone();
         let mut last = store.applied();
         for step in steps {
@@ -384,8 +448,20 @@ fn run(rounds: Vec<Round>) -> Result<(), TestCaseError> {
         if end == End::Crash {
             drop(applier);
         } else {
+            let mut events = applier.take_events().unwrap();
             applier.commit().unwrap();
+            let mut expected = next.events(begun + 1);
+            // The applier has what was there before at hand, and does not ask whether it is compacted since; it does
+            // not look behind a version of the same revision.
+            for (event, expected) in events.iter_mut().zip(&mut expected) {
+                if event.prev.is_none() || expected.prev.is_none() {
+                    event.prev = None;
+                    expected.prev = None;
+                }
+            }
+            prop_assert_eq!(events, expected);
             model = next;
+            check_events(&store, &model)?;
             prop_assert_eq!(store.applied(), last);
         }
         if end != End::Commit {
@@ -398,10 +474,12 @@ fn run(rounds: Vec<Round>) -> Result<(), TestCaseError> {
     }
     let mut steps = 0;
     while !sweep(&store, &model, 3)? {
+        check_events(&store, &model)?;
         check_all(&store, &model)?;
         steps += 1;
         prop_assert!(steps < 10_000, "the sweep does not end");
     }
+    check_events(&store, &model)?;
     check_all(&store, &model)
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use member_state::{
-    Compare, CompareResult, CompareTarget, CompareValue, DeleteRange, KeyValue, Lease, Op, Put,
-    Range, RangeResponse, Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
+    Compare, CompareResult, CompareTarget, CompareValue, DeleteRange, Event, EventKind, KeyValue,
+    Lease, Op, Put, Range, RangeResponse, Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest,
+    TxnResponse,
 };
 
 pub(crate) type Keys = BTreeMap<Bytes, KeyValue>;
@@ -63,6 +64,34 @@ impl Model {
             };
         }
         keys
+    }
+
+    /// What happened from a revision on, each with what was there before, as far as it can be read.
+    pub(crate) fn events(&self, from: i64) -> Vec<Event> {
+        let writes = self.writes.iter().filter(|write| write.main >= from);
+        writes
+            .map(|write| {
+                let deleted = KeyValue {
+                    key: write.key.clone(),
+                    mod_revision: write.main,
+                    ..KeyValue::default()
+                };
+                Event {
+                    kind: match write.kv {
+                        Some(_) => EventKind::Put,
+                        None => EventKind::Delete,
+                    },
+                    kv: write.kv.clone().unwrap_or(deleted),
+                    prev: self.before(&write.key, write.main),
+                }
+            })
+            .collect()
+    }
+
+    /// A key as it was before a revision, unless that is compacted.
+    pub(crate) fn before(&self, key: &Bytes, revision: i64) -> Option<KeyValue> {
+        let readable = revision > self.compacted;
+        self.at(revision - 1).remove(key).filter(|_| readable)
     }
 
     /// How many live keys, and how many superseded versions and tombstones, a full compaction leaves.
