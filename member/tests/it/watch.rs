@@ -9,7 +9,6 @@ use member_proto::etcdserverpb::watch_client::WatchClient;
 use pb::watch_request::RequestUnion;
 use tokio::sync::mpsc;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use crate::process::{ETCD, MEMBER, Server, etcdctl, http_get, wait_until};
 use crate::server::{endpoints, start_all, three};

@@ -113,3 +113,13 @@ fn compare(name: &str, member_args: &[&str], etcd_args: &[&str]) {
 fn key_value_answers_equal_etcds() {
     compare("kv", &[], &[]);
 }
+
+#[test]
+fn lease_answers_equal_etcds() {
+    compare("lease", &[], &[]);
+}
+
+#[test]
+fn watch_answers_equal_etcds() {
+    compare("watch", &[], &[]);
+}
