@@ -69,6 +69,12 @@ fn serve(flags: &Flags) -> ExitCode {
             let _ = signal_hook::low_level::emulate_default_handler(signal);
             ExitCode::FAILURE
         }
+        Err(error @ MemberError::Removed) => {
+            tracing::warn!(%error, "server error");
+            tracing::warn!("data-dir used by this member must be removed");
+            runtime.shutdown_background();
+            ExitCode::from(error.exit_code())
+        }
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(level = "fatal", error = %error, cause = source, "discovery failed");
@@ -102,7 +108,12 @@ async fn until_stopped(flags: &Flags) -> Result<c_int, MemberError> {
     let signal = tokio::select! {
         _ = terminate.recv() => SIGTERM,
         _ = interrupt.recv() => SIGINT,
-        error = member.failed() => return Err(error),
+        error = member.failed() => {
+            if matches!(error, MemberError::Removed) {
+                member.stop().await;
+            }
+            return Err(error);
+        }
     };
     tracing::info!(signal, "received signal; shutting down");
     tokio::select! {

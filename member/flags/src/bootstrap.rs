@@ -224,6 +224,58 @@ impl Flags {
         })
     }
 
+    /// Finds the member that this one is to be in a running cluster: the one with the peer URLs that
+    /// `--initial-cluster` gives to its name. `existing` are the cluster's members, by id, and `cluster` is the text
+    /// by which an error names them.
+    ///
+    /// # Errors
+    ///
+    /// The running cluster has other members than those listed.
+    pub fn match_existing(
+        &self,
+        listed: &BTreeMap<String, Vec<Url>>,
+        existing: &[(u64, Vec<String>)],
+        cluster: &str,
+        resolve: &Resolve<'_>,
+    ) -> Result<u64, FlagError> {
+        let unlike = |reason: String| FlagError::ExistingCluster {
+            cluster: cluster.to_owned(),
+            reason,
+        };
+        if existing.len() != listed.len() {
+            return Err(unlike("member count is unequal".to_owned()));
+        }
+        let mut own = None;
+        for (id, texts) in existing {
+            let no_match = |why: String| {
+                unlike(format!(
+                    "PeerURLs: no match found for existing member ({id:x}, [{}]), last resolver error ({why})",
+                    texts.join(" ")
+                ))
+            };
+            let mut urls = texts
+                .iter()
+                .map(|text| Url::parse(text))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| no_match(error.to_string()))?;
+            urls.sort();
+            let mut last = String::new();
+            let found = listed.iter().find(|(_, listed)| {
+                same_places(&urls, listed, resolve)
+                    .map_err(|why| last = why)
+                    .is_ok()
+            });
+            match found {
+                Some((name, _)) if *name == self.name => own = Some(*id),
+                Some(_) => {}
+                None => return Err(no_match(last)),
+            }
+        }
+        own.ok_or_else(|| FlagError::NotListed {
+            name: self.name.clone(),
+        })
+    }
+
     fn check_advertised(&self, listed: &[Url], resolve: &Resolve<'_>) -> Result<(), FlagError> {
         let advertised = &self.initial_advertise_peer_urls;
         let Err(why) = same_places(advertised, listed, resolve) else {

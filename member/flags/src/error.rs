@@ -137,6 +137,20 @@ pub enum FlagError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The members of the cluster to join cannot be learned.
+    #[error("cannot fetch cluster info from peer urls: {reason}")]
+    ClusterInfo {
+        /// etcd's sentence.
+        reason: String,
+    },
+    /// The cluster to join has other members than those listed.
+    #[error("error validating peerURLs {cluster}: {reason}")]
+    ExistingCluster {
+        /// The cluster, as Go prints it.
+        cluster: String,
+        /// What differs.
+        reason: String,
+    },
     /// A flag of etcd that this release cannot honour, at a value that is not its default.
     #[error("--{name} is not supported by this release of member: {why}")]
     Refused {

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     ClusterState, FlagDef, FlagError, Group, InitialCluster, LogFormat, LogLevel, LogOutput,
     Support, Urls,
-    go::{format_duration, parse_bool, parse_duration, parse_u32, parse_u64},
+    go::{format_duration, parse_bool, parse_duration, parse_i64, parse_u32, parse_u64},
     lookup,
 };
 
@@ -58,6 +58,12 @@ pub struct Flags {
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`
     pub initial_cluster_token: String,
+    /// `--strict-reconfig-check`
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`; a negative number allows none.
+    pub max_learners: i64,
+    /// `--force-new-cluster`
+    pub force_new_cluster: bool,
     /// `--max-txn-ops`
     pub max_txn_ops: u64,
     /// `--max-request-bytes`
@@ -114,6 +120,9 @@ impl Default for Flags {
             initial_cluster: InitialCluster::default(),
             initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
+            strict_reconfig_check: true,
+            max_learners: 1,
+            force_new_cluster: false,
             max_txn_ops: 128,
             // 1.5 MiB, of which etcd says that it keeps the mean time to recovery short.
             max_request_bytes: 1_572_864,
@@ -276,6 +285,9 @@ impl Flags {
                     ClusterState::parse(value).ok_or_else(|| "invalid value".to_owned())?;
             }
             "initial-cluster-token" => self.initial_cluster_token = value.to_owned(),
+            "strict-reconfig-check" => self.strict_reconfig_check = parse_bool(value)?,
+            "max-learners" => self.max_learners = parse_i64(value)?,
+            "force-new-cluster" => self.force_new_cluster = parse_bool(value)?,
             "max-txn-ops" => self.max_txn_ops = parse_u64(value)?,
             "max-request-bytes" => self.max_request_bytes = parse_u64(value)?,
             "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
@@ -348,6 +360,9 @@ impl Flags {
             initial_cluster,
             initial_cluster_state,
             initial_cluster_token,
+            strict_reconfig_check,
+            max_learners,
+            force_new_cluster,
             max_txn_ops,
             max_request_bytes,
             max_concurrent_streams,
@@ -393,6 +408,9 @@ impl Flags {
                 initial_cluster_state.as_str().to_owned(),
             ),
             ("initial-cluster-token", initial_cluster_token.clone()),
+            ("strict-reconfig-check", strict_reconfig_check.to_string()),
+            ("max-learners", max_learners.to_string()),
+            ("force-new-cluster", force_new_cluster.to_string()),
             ("max-txn-ops", max_txn_ops.to_string()),
             ("max-request-bytes", max_request_bytes.to_string()),
             ("max-concurrent-streams", max_concurrent_streams.to_string()),

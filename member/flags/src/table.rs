@@ -23,7 +23,6 @@ const GENERATED_CERTS: &str =
     "it generates no certificates; give it files, which `provision` makes";
 const IGNORED: &str = "no etcd of version 3 gives it a meaning; leave it out";
 const LEASES: &str = "leases are not part of it yet";
-const LEARNERS: &str = "learners are not part of it yet";
 const LISTENER: &str = "options of its sockets cannot be set yet";
 const LOG_FILES: &str = "it does not rotate its log files; use logrotate or the service manager";
 const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
@@ -132,12 +131,11 @@ pub const DEFS: &[FlagDef] = &[
         .refused(DISCOVERY),
     FlagDef::new(Clustering, "discovery-srv-name", Text, "", "Suffix of the SRV records' names.")
         .refused(DISCOVERY),
-    FlagDef::new(Clustering, "strict-reconfig-check", Bool, "true", "Refuse membership changes that would cost the quorum.")
-        .refused("members cannot be changed yet"),
+    FlagDef::new(Clustering, "strict-reconfig-check", Bool, "true", "Refuse membership changes that would cost the quorum."),
     FlagDef::new(Clustering, "pre-vote", Bool, "true", "Ask whether an election could be won before calling one.")
         .older(&[((3, 4), "false")]),
     FlagDef::new(Clustering, "max-learners", Int, "1", "Most learners in the cluster.")
-        .since(6).refused(LEARNERS),
+        .since(6),
     FlagDef::new(Clustering, "auto-compaction-retention", Text, "0", "What scheduled compaction keeps.")
         .also(&[""]).refused(COMPACTION),
     FlagDef::new(Clustering, "auto-compaction-mode", Text, "periodic", "Whether it keeps a time span or a number of revisions.")
@@ -311,12 +309,11 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "experimental-stop-grpc-service-on-defrag", Bool, "false", "Report unhealthy while defragmenting.")
         .since(5).until(7).refused(BBOLT),
     FlagDef::new(Features, "experimental-max-learners", Int, "1", "Most learners in the cluster.")
-        .since(5).until(7).refused(LEARNERS),
+        .since(5).until(7).deprecated("max-learners"),
     FlagDef::new(Features, "experimental-snapshot-catchup-entries", Uint64, "5000", "Number of log entries kept for slow followers after a snapshot.")
         .since(6).until(7).deprecated("snapshot-catchup-entries"),
     // Unsafe
-    FlagDef::new(Unsafe, "force-new-cluster", Bool, "false", "Start a cluster of this member alone over its data.")
-        .refused("recovery from a lost quorum is not part of it yet"),
+    FlagDef::new(Unsafe, "force-new-cluster", Bool, "false", "Start a cluster of this member alone over its data."),
     FlagDef::new(Unsafe, "unsafe-no-fsync", Bool, "false", "Acknowledge writes before they are durable.")
         .refused("a write is never acknowledged before it is durable"),
     // Legacy

@@ -77,17 +77,21 @@ pub(crate) fn respond_peer<E: Engine, B>(node: &Node<E>, request: &Request<B>) -
 }
 
 /// A member as etcd's peer port lists it: ids in decimal, nothing but URLs before it has started.
-#[derive(serde::Serialize)]
-struct PeerMember {
-    id: u64,
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct PeerMember {
+    pub(crate) id: u64,
     #[serde(rename = "peerURLs")]
-    peer_urls: Vec<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not", rename = "isLearner")]
-    is_learner: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    name: String,
-    #[serde(skip_serializing_if = "Vec::is_empty", rename = "clientURLs")]
-    client_urls: Vec<String>,
+    pub(crate) peer_urls: Vec<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "std::ops::Not::not",
+        rename = "isLearner"
+    )]
+    pub(crate) is_learner: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "clientURLs")]
+    pub(crate) client_urls: Vec<String>,
 }
 
 impl From<member_proto::etcdserverpb::Member> for PeerMember {

@@ -10,18 +10,22 @@
 
 mod authority;
 mod barrier;
+mod connected;
 mod consensus;
 mod engine;
 mod grpc;
 mod http;
+mod join;
 mod leases;
 mod lessor;
 mod listen;
 mod member;
+mod membership;
 mod metrics;
 mod node;
 mod peer;
 mod proposals;
+mod removal;
 mod replica;
 mod resolve;
 mod router;

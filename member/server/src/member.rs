@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use member_flags::{Bootstrap, FlagError, Flags, Url};
+use member_flags::{Bootstrap, ClusterState, FlagError, Flags, Url};
 use member_log::{Identity, Log, LogError, LogOptions};
 use member_proto::peerpb::control_request::Call;
 use member_proto::peerpb::control_response::Answer;
@@ -21,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::barrier::Barrier;
-use crate::consensus::{Consensus, Settings, Stopped};
+use crate::connected::Connected;
+use crate::consensus::{self, Consensus, Settings, Stopped};
 use crate::engine::Engine;
+use crate::join::join;
 use crate::leases::Leases;
 use crate::listen::{self, Http2, ListenError};
 use crate::metrics::Metrics;
@@ -31,6 +33,7 @@ use crate::peer::link::{Introduction, MAX_MESSAGE_BYTES};
 use crate::peer::links::Links;
 use crate::peer::service::PeerService;
 use crate::proposals::Proposals;
+use crate::removal::{REMOVED, Removals};
 use crate::replica::Replica;
 use crate::router::{ClientPort, PeerPort};
 use crate::tls::{Acceptor, PeerConnector, TlsError, TlsFiles};
@@ -100,11 +103,9 @@ pub enum MemberError {
         /// The member.
         id: u64,
     },
-    /// `--initial-cluster-state existing` at a first start.
-    #[error(
-        "--initial-cluster-state existing is not supported by this release of member: a cluster keeps the members that founded it; start a member with its own data directory, or a new cluster with state new"
-    )]
-    JoinUnsupported,
+    /// The member was removed from its cluster, for good.
+    #[error("{REMOVED}")]
+    Removed,
     /// Consensus has ended.
     #[error("the member cannot go on: {reason}")]
     Consensus {
@@ -127,6 +128,8 @@ impl MemberError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Flags(error) => error.exit_code(),
+            // As etcd: what was asked for has happened.
+            Self::Removed => 0,
             _ => 1,
         }
     }
@@ -257,8 +260,8 @@ impl<E: Engine> Member<E> {
                 log: layout.log,
             });
         }
-        let founding = if first_start {
-            Some(Founding::of(flags)?)
+        let bootstrap = if first_start {
+            Some(flags.check_bootstrap(&crate::resolve::address)?)
         } else {
             None
         };
@@ -268,12 +271,17 @@ impl<E: Engine> Member<E> {
         let connector = PeerConnector::new(peer_files(flags))?;
         let client = bind(&flags.listen_client_urls, &client_tls).await?;
         let metrics_ports = bind(&flags.listen_metrics_urls, &client_tls).await?;
-        if let Some(founding) = &founding {
-            // Before the peer port is bound: members that start together must not wait for one another's answers.
-            founding
-                .refuse_second_birth(&connector, flags.election_timeout_ms)
-                .await?;
-        }
+        let birth = match bootstrap {
+            Some(bootstrap) => {
+                let birth = Birth::of(bootstrap, flags, &connector).await?;
+                // Before the peer port is bound: members that start together must not wait for one another's answers.
+                birth
+                    .refuse_second(&connector, flags.election_timeout_ms)
+                    .await?;
+                Some(birth)
+            }
+            None => None,
+        };
         let peer = bind(&flags.listen_peer_urls, &peer_tls).await?;
         let ports = Ports {
             peer,
@@ -281,8 +289,8 @@ impl<E: Engine> Member<E> {
             metrics: metrics_ports,
         };
         let metrics = Arc::new(Metrics::default());
-        let log = open_log(&layout, &metrics).await?;
-        let (identity, founders) = identify(flags, founding, &log)?;
+        let mut log = open_log(&layout, &metrics).await?;
+        let (identity, founders) = identify(flags, birth, &connector, &log).await?;
         let state_error = |source| MemberError::State {
             dir: layout.state.clone(),
             source,
@@ -290,6 +298,23 @@ impl<E: Engine> Member<E> {
         let replica = Arc::new(open_engine().and_then(Replica::open).map_err(state_error)?);
 
         let id = identity.member_id;
+        let removals = Arc::new(Removals::new(id));
+        removals.set(Removals::stored(&replica.store()).map_err(state_error)?);
+        if removals.is_own() {
+            return Err(MemberError::Removed);
+        }
+        if flags.force_new_cluster && log.has_history() {
+            let urls = consensus::membership_urls(&replica.store(), id).map_err(state_error)?;
+            let urls = urls.unwrap_or_else(|| flags.initial_advertise_peer_urls.to_strings());
+            tracing::warn!(
+                "cluster-id" = %format_args!("{:x}", identity.cluster_id),
+                "local-member-id" = %format_args!("{id:x}"),
+                "forcing restart member as a standalone node"
+            );
+            consensus::force_new_cluster(&mut log, id, urls)
+                .await
+                .map_err(state_error)?;
+        }
         let election_timeout = Duration::from_millis(flags.election_timeout_ms);
         let core = Part::default();
         let proposals = Arc::new(Proposals::new(id));
@@ -299,6 +324,7 @@ impl<E: Engine> Member<E> {
             connector,
             election_timeout,
             Arc::clone(&proposals),
+            Arc::clone(&removals),
             core.tasks.clone(),
         ));
         let settings = Settings {
@@ -307,6 +333,8 @@ impl<E: Engine> Member<E> {
             pre_vote: flags.pre_vote,
             snapshot_count: flags.effective_snapshot_count(),
             catch_up_entries: flags.snapshot_catchup_entries,
+            strict_reconfig: flags.strict_reconfig_check,
+            max_learners: u64::try_from(flags.max_learners).unwrap_or(0),
         };
         let consensus = Arc::new(
             Consensus::start(
@@ -316,6 +344,7 @@ impl<E: Engine> Member<E> {
                 Arc::clone(&replica),
                 Arc::clone(&proposals),
                 Arc::clone(&links),
+                Arc::clone(&removals),
             )
             .await?,
         );
@@ -356,6 +385,9 @@ impl<E: Engine> Member<E> {
             max_txn_ops: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
             patience,
             election_timeout,
+            connected: Connected::default(),
+            removals,
+            strict_reconfig: flags.strict_reconfig_check,
             compacted: watch::Sender::new(-1),
         });
 
@@ -371,6 +403,13 @@ impl<E: Engine> Member<E> {
         });
         let watches = Arc::clone(&node.watches);
         core.spawn(async move { watches.run().await });
+        let asking = Arc::clone(&node);
+        core.spawn(async move {
+            asking
+                .connected
+                .watch(&asking.consensus, asking.election_timeout)
+                .await;
+        });
         let compacting = Arc::clone(&node);
         core.spawn(async move { compacting.compact().await });
         let counting = Arc::clone(&node);
@@ -423,7 +462,11 @@ impl<E: Engine> Member<E> {
     /// Waits until the member cannot go on; why.
     pub async fn failed(&self) -> MemberError {
         let mut failed = self.failed.clone();
-        let reason = match failed.wait_for(Option::is_some).await {
+        let failed = tokio::select! {
+            failed = failed.wait_for(Option::is_some) => failed,
+            () = self.node.removals.own() => return MemberError::Removed,
+        };
+        let reason = match failed {
             Ok(reason) => reason.clone().unwrap_or_default(),
             Err(_) => "its tasks have ended".to_owned(),
         };
@@ -505,40 +548,57 @@ async fn open_log(layout: &Layout, metrics: &Arc<Metrics>) -> Result<Log, Member
 /// Members that found a cluster: id to peer URLs.
 type Founders = BTreeMap<u64, Vec<String>>;
 
-/// What a first start knows of the cluster to found.
-struct Founding {
+/// What a first start knows of the cluster that the member is to be part of.
+struct Birth {
     identity: Identity,
-    founders: Founders,
+    members: Founders,
+    /// Whether the members found the cluster now.
+    founds: bool,
 }
 
-impl Founding {
-    fn of(flags: &Flags) -> Result<Self, MemberError> {
-        let (cluster_id, member_id, members) =
-            match flags.check_bootstrap(&crate::resolve::address)? {
-                Bootstrap::New {
-                    cluster_id,
-                    local_id,
-                    members,
-                } => (cluster_id, local_id, members),
-                Bootstrap::Existing { .. } => return Err(MemberError::JoinUnsupported),
-            };
-        let urls = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
-        let founders = members
-            .iter()
-            .map(|member| (member.id, urls(&member.peer_urls)))
-            .collect();
-        Ok(Self {
-            identity: Identity {
+impl Birth {
+    async fn of(
+        bootstrap: Bootstrap,
+        flags: &Flags,
+        connector: &PeerConnector,
+    ) -> Result<Self, MemberError> {
+        match bootstrap {
+            Bootstrap::New {
                 cluster_id,
-                member_id,
-            },
-            founders,
-        })
+                local_id,
+                members,
+            } => {
+                let urls = |urls: &[Url]| urls.iter().map(Url::to_string).collect();
+                Ok(Self {
+                    identity: Identity {
+                        cluster_id,
+                        member_id: local_id,
+                    },
+                    members: members
+                        .iter()
+                        .map(|member| (member.id, urls(&member.peer_urls)))
+                        .collect(),
+                    founds: true,
+                })
+            }
+            Bootstrap::Existing { members } => {
+                let joining = join(flags, connector, &members).await?;
+                if joining.started {
+                    let id = joining.identity.member_id;
+                    return Err(MemberError::AlreadyBootstrapped { id });
+                }
+                Ok(Self {
+                    identity: joining.identity,
+                    members: joining.members,
+                    founds: false,
+                })
+            }
+        }
     }
 
     /// Asks the other members that can be reached whether this one has started before. One that has, and comes back
     /// without its data, could vote for a leader that lacks what it had acknowledged.
-    async fn refuse_second_birth(
+    async fn refuse_second(
         &self,
         connector: &PeerConnector,
         election_ms: u64,
@@ -553,9 +613,10 @@ impl Founding {
             connector.clone(),
             Duration::from_millis(election_ms),
             Arc::new(Proposals::new(id)),
+            Arc::new(Removals::new(id)),
             tasks.clone(),
         );
-        let others = self.founders.iter().filter(|(other, _)| **other != id);
+        let others = self.members.iter().filter(|(other, _)| **other != id);
         let answers = others.map(|(other, urls)| {
             let link = links.to(*other, urls);
             async move {
@@ -579,15 +640,16 @@ impl Founding {
     }
 }
 
-/// Who this member is: from its log, or, at its first start, from the flags. The founders of a new cluster come with
-/// it until this member has heard from the cluster.
-fn identify(
+/// Who this member is: from its log, or, at its first start, from the flags and the cluster that they name. The
+/// founders of a new cluster come with it until this member has heard from the cluster.
+async fn identify(
     flags: &Flags,
-    founding: Option<Founding>,
+    birth: Option<Birth>,
+    connector: &PeerConnector,
     log: &Log,
 ) -> Result<(Identity, Option<Founders>), MemberError> {
     if let Some(identity) = log.identity()
-        && log.has_history()
+        && (log.has_history() || flags.initial_cluster_state == ClusterState::Existing)
     {
         tracing::info!(
             "the server is already initialized as member before, starting as etcd member..."
@@ -595,12 +657,19 @@ fn identify(
         return Ok((identity, None));
     }
     // A log without history is that of a member that was stopped before the cluster was founded.
-    let Founding { identity, founders } = match founding {
-        Some(founding) => founding,
-        None => Founding::of(flags)?,
+    let Birth {
+        identity,
+        members,
+        founds,
+    } = match birth {
+        Some(birth) => birth,
+        None => {
+            let bootstrap = flags.check_bootstrap(&crate::resolve::address)?;
+            Birth::of(bootstrap, flags, connector).await?
+        }
     };
     log.set_identity(identity)?;
-    Ok((identity, Some(founders)))
+    Ok((identity, founds.then_some(members)))
 }
 
 /// Founds the cluster. The founder with the smallest id goes first, as soon as a quorum can be reached, so that no
@@ -675,6 +744,7 @@ fn serve_ports<E: Engine>(
             consensus: Arc::clone(&node.consensus),
             leases: Arc::clone(&node.leases),
             cluster_id: node.cluster_id,
+            removals: Arc::clone(&node.removals),
             tasks: peers.tasks.clone(),
             stopping: peers.stopping.clone(),
         })

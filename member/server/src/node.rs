@@ -9,11 +9,13 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::barrier::Barrier;
+use crate::connected::Connected;
 use crate::consensus::{Consensus, Leadership, Progress};
 use crate::engine::Engine;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::proposals::Proposals;
+use crate::removal::Removals;
 use crate::replica::Replica;
 use crate::watch::WatchHub;
 use crate::write::{WriteError, Writer};
@@ -49,6 +51,11 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) max_txn_ops: usize,
     pub(crate) patience: Duration,
     pub(crate) election_timeout: Duration,
+    /// Since when the other members answer.
+    pub(crate) connected: Connected,
+    pub(crate) removals: Arc<Removals>,
+    /// `--strict-reconfig-check`
+    pub(crate) strict_reconfig: bool,
     /// The revision up to which compacted versions are removed.
     pub(crate) compacted: watch::Sender<i64>,
 }
@@ -124,10 +131,7 @@ impl<E: Engine> Node<E> {
     }
 
     pub(crate) fn is_learner(&self) -> bool {
-        self.consensus
-            .nodes()
-            .iter()
-            .any(|node| node.id == self.id && node.learner)
+        self.consensus.is_learner()
     }
 
     /// The members as etcd lists them: sorted by id, without name and client URLs until they have started.

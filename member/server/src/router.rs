@@ -22,11 +22,18 @@ use tonic::{Code, Status};
 use crate::engine::Engine;
 use crate::grpc::{
     AuthService, ClusterService, ElectionService, HealthService, KvService, LeaseService,
-    LockService, MaintenanceService, WatchService,
+    LockService, MaintenanceService, WatchService, not_for_learners,
 };
 use crate::http as plain;
 use crate::node::Node;
 use crate::peer::service::PeerService;
+
+/// What a learner answers; the range only when it is serializable, which the service checks.
+const LEARNER_CALLS: [&str; 3] = [
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
 
 /// The client port: etcd's API, version, health, metrics.
 pub(crate) struct ClientPort<E: Engine> {
@@ -100,6 +107,9 @@ impl<E: Engine> ClientPort<E> {
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
+        if self.node.is_learner() && is_grpc(&request) && !LEARNER_CALLS.contains(&path.as_str()) {
+            return not_for_learners().into_http();
+        }
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
             Some("etcdserverpb.Watch") => self.watch.call(request).await,

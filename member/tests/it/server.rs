@@ -374,7 +374,7 @@ fn a_first_start_that_contradicts_the_cluster_exits_with_the_guides_sentence() {
         ),
         (
             "--initial-cluster-state=existing",
-            "--initial-cluster-state existing is not supported",
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
         ),
     ] {
         let mut server = Server::single(MEMBER, &[flag]);

@@ -51,8 +51,11 @@ impl<E: Engine> Consensus<E> {
             .filter_map(|result| std::future::ready(result.ok().as_ref().map(wire::appended_out)))
     }
 
-    /// Answers one small call.
-    pub(crate) async fn answer(&self, call: Call) -> Answer {
+    /// Answers one small call of the member `from`.
+    pub(crate) async fn answer(&self, from: u64, call: Call) -> Answer {
+        if self.removals.contains(from) {
+            return Answer::Removed(peerpb::RemovedAnswer {});
+        }
         match self.try_answer(call).await {
             Ok(answer) => answer,
             Err(error) => Answer::Error(error.to_string()),
@@ -111,10 +114,19 @@ impl<E: Engine> Consensus<E> {
                     .attributes()
                     .map_err(io::Error::other)?;
                 Answer::MemberKnown(peerpb::MemberKnownResponse {
-                    started: attributes.contains_key(&request.id),
+                    // A member may have voted and stored entries before it could say its name.
+                    started: attributes.contains_key(&request.id)
+                        || self.has_replicated_to(request.id),
                 })
             }
             Call::Lease(_) => return Err(io::Error::other("leases are none of consensus's")),
+            Call::Membership(request) => Answer::Membership(self.change_for_peer(request).await),
+            Call::Removed(notice) => {
+                if notice.id == self.id {
+                    self.removals.tell();
+                }
+                Answer::Heard(peerpb::RemovedHeard {})
+            }
             Call::ReadIndex(_) => {
                 let index = self.read_index().await.ok();
                 Answer::ReadIndex(peerpb::ReadIndexResponse {

@@ -3,6 +3,7 @@
 //! Everything else in the crate speaks of terms, indexes and member ids.
 
 mod inbound;
+mod membership;
 mod network;
 mod snapshot;
 mod state_machine;
@@ -11,7 +12,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,13 +20,16 @@ use member_log::{Log, Payload, Peer, Ticket, TypeConfig};
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 use crate::engine::Engine;
 use crate::peer::links::Links;
 use crate::proposals::Proposals;
+use crate::removal::Removals;
 use crate::replica::Replica;
-use state_machine::StateMachine;
+pub(crate) use membership::{Change, Refusal, force_new_cluster};
+pub(crate) use state_machine::membership_urls;
+use state_machine::{Departed, StateMachine};
 
 /// How consensus is timed and when the log is cut; all from flags.
 #[derive(Clone, Debug)]
@@ -36,6 +40,9 @@ pub(crate) struct Settings {
     pub(crate) snapshot_count: u64,
     /// Entries kept behind a durable point for slow followers.
     pub(crate) catch_up_entries: u64,
+    /// Whether a promotion needs a quorum of started members.
+    pub(crate) strict_reconfig: bool,
+    pub(crate) max_learners: u64,
 }
 
 /// Who leads, as far as this member knows.
@@ -94,6 +101,15 @@ pub(crate) struct Consensus<E: Engine> {
     started: Instant,
     /// Milliseconds after `started` at which a leader was last heard.
     heard: Arc<AtomicU64>,
+    removals: Arc<Removals>,
+    /// Members that were removed, to be told so.
+    departed: Mutex<mpsc::UnboundedReceiver<Departed>>,
+    /// Held by the change of the members that is under way: they have one order.
+    changing: Mutex<()>,
+    /// Whether this member is a learner, for the requests that ask each time.
+    learner: AtomicBool,
+    strict_reconfig: bool,
+    max_learners: u64,
 }
 
 impl<E: Engine> Consensus<E> {
@@ -105,7 +121,9 @@ impl<E: Engine> Consensus<E> {
         replica: Arc<Replica<E>>,
         proposals: Arc<Proposals>,
         links: Arc<Links>,
+        removals: Arc<Removals>,
     ) -> Result<Self, Stopped> {
+        let (departing, departed) = mpsc::unbounded_channel();
         let config = Arc::new(config(settings)?);
         let flush_due = Arc::new(Notify::new());
         let machine = StateMachine::new(
@@ -113,7 +131,10 @@ impl<E: Engine> Consensus<E> {
             Arc::clone(&proposals),
             Arc::clone(&flush_due),
             settings.snapshot_count,
-        );
+            Arc::clone(&removals),
+            departing,
+        )
+        .map_err(|e| Stopped(e.to_string()))?;
         let network = network::Network::new(Arc::clone(&links), settings.election_timeout);
         let raft = Raft::new(id, config, network, log, machine)
             .await
@@ -133,6 +154,12 @@ impl<E: Engine> Consensus<E> {
             election_timeout: settings.election_timeout,
             started: Instant::now(),
             heard: Arc::default(),
+            removals,
+            departed: Mutex::new(departed),
+            changing: Mutex::default(),
+            learner: AtomicBool::new(false),
+            strict_reconfig: settings.strict_reconfig,
+            max_learners: settings.max_learners,
         })
     }
 
@@ -165,11 +192,21 @@ impl<E: Engine> Consensus<E> {
     /// Keeps [`Consensus::leadership`] current and makes the state durable when due; ends when consensus does.
     pub(crate) async fn run(&self) -> Stopped {
         let mut metrics = self.raft.server_metrics();
+        let mut departed = self.departed.lock().await;
+        let mut followed = None;
         loop {
-            let (state, leader, vote) = {
+            let (state, leader, vote, members) = {
                 let now = metrics.borrow_and_update();
-                (now.state, now.current_leader, now.vote)
+                let members = Arc::clone(&now.membership_config);
+                (now.state, now.current_leader, now.vote, members)
             };
+            if followed != Some(*members.log_id()) {
+                followed = Some(*members.log_id());
+                let nodes = self.nodes();
+                let learner = nodes.iter().any(|node| node.id == self.id && node.learner);
+                self.learner.store(learner, Ordering::Relaxed);
+                self.links.follow(&nodes, self.id);
+            }
             // A leader that was deposed without a successor still names itself until it hears of one.
             let leader = leader.filter(|leader| *leader != self.id || state == ServerState::Leader);
             let now = Leadership {
@@ -185,6 +222,9 @@ impl<E: Engine> Consensus<E> {
             });
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
+                Some((id, peer_urls)) = departed.recv() => if id != self.id {
+                    self.tell_removed(id, &peer_urls);
+                },
                 () = self.flush_due.notified() => if self.raft.trigger().snapshot().await.is_err() { break },
             }
         }
@@ -337,6 +377,11 @@ impl<E: Engine> Consensus<E> {
                 learner: !voters.contains(id),
             })
             .collect()
+    }
+
+    /// Whether this member is a learner.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Relaxed)
     }
 
     fn peer_urls(&self, id: u64) -> Option<Vec<String>> {

@@ -45,7 +45,9 @@ impl Network {
 
     fn client(&self, target: u64, node: &Peer, lane: Lane) -> PeerNetwork {
         PeerNetwork {
-            link: self.links.to(target, &node.peer_urls),
+            links: Arc::clone(&self.links),
+            target,
+            peer_urls: node.peer_urls.clone(),
             lane,
             patience: self.election_timeout,
         }
@@ -75,7 +77,10 @@ enum Lane {
 
 /// Calls one peer.
 pub(super) struct PeerNetwork {
-    link: Link,
+    links: Arc<Links>,
+    target: u64,
+    /// Those of the time when openraft asked for this; the links know the later ones.
+    peer_urls: Vec<String>,
     lane: Lane,
     patience: Duration,
 }
@@ -94,6 +99,13 @@ fn malformed(error: &WireError) -> RPCError<C> {
 }
 
 impl PeerNetwork {
+    /// The link of now: it is another one after a change of the peer's URLs.
+    fn link(&self) -> Link {
+        self.links
+            .known(self.target)
+            .unwrap_or_else(|| self.links.to(self.target, &self.peer_urls))
+    }
+
     async fn heartbeat(
         link: &Link,
         request: AppendEntriesRequest<C>,
@@ -109,7 +121,7 @@ impl PeerNetwork {
     }
 
     async fn ask_vote(&self, call: Call) -> Result<VoteResponse<C>, RPCError<C>> {
-        match self.link.call(call, self.patience).await? {
+        match self.link().call(call, self.patience).await? {
             Answer::Vote(response) => wire::vote_response_in(response).map_err(|e| malformed(&e)),
             _ => Err(LinkError::Mismatch.into()),
         }
@@ -129,8 +141,11 @@ impl NetStreamAppend<C> for PeerNetwork {
     {
         match self.lane {
             Lane::Control => {
-                let (link, patience) = (&self.link, self.patience);
-                let responses = input.then(move |request| Self::heartbeat(link, request, patience));
+                let (link, patience) = (self.link(), self.patience);
+                let responses = input.then(move |request| {
+                    let link = link.clone();
+                    async move { Self::heartbeat(&link, request, patience).await }
+                });
                 Box::pin(async move { Ok(responses.boxed()) })
             }
             Lane::Bulk => Box::pin(async move {
@@ -140,7 +155,7 @@ impl NetStreamAppend<C> for PeerNetwork {
                     .take_while(|r| std::future::ready(r.is_ok()))
                     .filter_map(|r| std::future::ready(r.ok()));
                 let responses =
-                    self.link.append(requests).await.map_err(|status| {
+                    self.link().append(requests).await.map_err(|status| {
                         RPCError::from(LinkError::Unreachable(Box::new(status)))
                     })?;
                 Ok(responses
@@ -181,7 +196,7 @@ impl NetTransferLeader<C> for PeerNetwork {
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
         match self
-            .link
+            .link()
             .call(Call::Transfer(wire::transfer_out(&req)), self.patience)
             .await?
         {
@@ -204,9 +219,10 @@ impl NetSnapshot<C> for PeerNetwork {
     ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
         let io = |e: io::Error| StreamingError::Network(NetworkError::new(&e));
         let chunks = snapshot::chunks(&vote, snapshot).map_err(io)?;
+        let link = self.link();
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.link.snapshot(chunks) => {
+            sent = link.snapshot(chunks) => {
                 let response = sent.map_err(|status| StreamingError::Unreachable(Unreachable::new(&status)))?;
                 let vote = wire::vote_in(response.vote).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
                 Ok(SnapshotResponse::new(vote))

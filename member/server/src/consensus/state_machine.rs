@@ -1,6 +1,6 @@
 //! Applies committed entries to the store, many in one batch, and answers those who wait here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,14 @@ use member_state::{Backend, Command, LogPosition, Op, Response};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::{EntryPayload, RaftSnapshotBuilder, StoredMembership};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::snapshot::Checkpoint;
 use super::wire;
 use crate::engine::Engine;
 use crate::leases::LeaseChange;
 use crate::proposals::{Outcome, Proposals};
+use crate::removal::{self, Removals};
 use crate::replica::Replica;
 
 type C = TypeConfig;
@@ -33,6 +34,9 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Bytes of entries after which the state is made durable even before the entries reach `--snapshot-count`.
 const FLUSH_BYTES: u64 = 64 << 20;
 
+/// A member that was removed, and where it was reached.
+pub(super) type Departed = (u64, Vec<String>);
+
 /// Applies committed entries.
 pub(super) struct StateMachine<E: Engine> {
     replica: Arc<Replica<E>>,
@@ -43,6 +47,11 @@ pub(super) struct StateMachine<E: Engine> {
     flush_due: Arc<tokio::sync::Notify>,
     entries_to_flush: u64,
     unflushed: Unflushed,
+    /// The members as of the last applied change.
+    membership: StoredMembershipOf<C>,
+    removed: BTreeSet<u64>,
+    removals: Arc<Removals>,
+    departing: mpsc::UnboundedSender<Departed>,
 }
 
 #[derive(Default)]
@@ -57,12 +66,19 @@ impl<E: Engine> StateMachine<E> {
         proposals: Arc<Proposals>,
         flush_due: Arc<tokio::sync::Notify>,
         snapshot_count: u64,
-    ) -> Self {
-        let term = replica
-            .store()
-            .applied()
-            .map_or(0, |position| position.term);
-        Self {
+        removals: Arc<Removals>,
+        departing: mpsc::UnboundedSender<Departed>,
+    ) -> io::Result<Self> {
+        let store = replica.store();
+        let term = store.applied().map_or(0, |position| position.term);
+        let membership = membership_of(&store)?;
+        let removed = Removals::stored(&store)?;
+        drop(store);
+        Ok(Self {
+            membership,
+            removed,
+            removals,
+            departing,
             replica,
             proposals,
             term,
@@ -70,7 +86,21 @@ impl<E: Engine> StateMachine<E> {
             flush_due,
             entries_to_flush: snapshot_count,
             unflushed: Unflushed::default(),
-        }
+        })
+    }
+
+    /// Those that a change leaves out; they are in the set of the removed from now on.
+    fn depart(&mut self, next: &StoredMembershipOf<C>) -> Vec<Departed> {
+        let stays = |id: &u64| next.membership().get_node(id).is_some();
+        let gone: Vec<Departed> = self
+            .membership
+            .nodes()
+            .filter(|(id, _)| !stays(id))
+            .map(|(id, peer)| (*id, peer.peer_urls.clone()))
+            .collect();
+        self.removed.extend(gone.iter().map(|(id, _)| *id));
+        self.membership = next.clone();
+        gone
     }
 
     /// Applies a run of entries as one batch and answers their waiters.
@@ -82,6 +112,7 @@ impl<E: Engine> StateMachine<E> {
             VecDeque::with_capacity(entries.len());
         let mut compacted = false;
         let mut leases = Vec::new();
+        let mut departed = Vec::new();
         let store = self.replica.store();
         let mut applier = store.begin();
         let before = applier.revision();
@@ -101,6 +132,12 @@ impl<E: Engine> StateMachine<E> {
                     let stored =
                         StoredMembership::<_, _, Peer>::new(Some(entry.log_id), membership);
                     applier.put_meta(MEMBERSHIP, serde_json::to_vec(&stored)?.into());
+                    let gone = self.depart(&stored);
+                    if !gone.is_empty() {
+                        gone.iter().for_each(|(id, _)| applier.forget_member(*id));
+                        applier.put_meta(removal::KEY, serde_json::to_vec(&self.removed)?.into());
+                        departed.extend(gone);
+                    }
                     fatal(applier.apply(position, None, false))?;
                 }
                 EntryPayload::Normal(payload) => {
@@ -127,7 +164,16 @@ impl<E: Engine> StateMachine<E> {
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
         self.replica.feed.publish(before, after, events);
+        // Before the entry counts as applied: who waits for that sees the removal.
+        if !departed.is_empty() {
+            self.removals.set(self.removed.clone());
+        }
         self.replica.publish(last + 1);
+        for (id, urls) in departed {
+            tracing::info!("removed-remote-peer-id" = %format_args!("{id:x}"), "removed member");
+            // Nobody is told once consensus has ended.
+            let _ = self.departing.send((id, urls));
+        }
         for (waiter, answer) in answers {
             // A client that went away in the meantime is no error.
             let _ = waiter.send(Outcome::Applied(answer));
@@ -176,6 +222,18 @@ fn membership_of<B: Backend>(store: &member_state::Store<B>) -> io::Result<Store
         Some(json) => Ok(serde_json::from_slice(&json)?),
         None => Ok(StoredMembership::default()),
     }
+}
+
+/// The peer URLs of a member as of the last applied change.
+pub(crate) fn membership_urls<B: Backend>(
+    store: &member_state::Store<B>,
+    id: u64,
+) -> io::Result<Option<Vec<String>>> {
+    let stored = membership_of(store)?;
+    Ok(stored
+        .membership()
+        .get_node(&id)
+        .map(|peer| peer.peer_urls.clone()))
 }
 
 impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
@@ -235,6 +293,9 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
         })
         .await?;
         let installed = meta_of(&self.replica.store())?;
+        self.membership = installed.last_membership.clone();
+        self.removed = Removals::stored(&self.replica.store())?;
+        self.removals.set(self.removed.clone());
         if installed.last_log_id != meta.last_log_id {
             return Err(io::Error::other(
                 "the snapshot's content does not reach the entry it claims",

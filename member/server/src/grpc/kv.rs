@@ -9,7 +9,7 @@ use member_state::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{convert, mismatch, not_written, refused};
+use super::{convert, mismatch, not_for_learners, not_written, refused};
 use crate::engine::Engine;
 use crate::node::Node;
 
@@ -28,6 +28,9 @@ impl<E: Engine> Kv for KvService<E> {
         let range = convert::range(request.into_inner());
         validate_range(&range).map_err(|e| refused(&e))?;
         if !range.serializable {
+            if self.0.is_learner() {
+                return Err(not_for_learners());
+            }
             self.0.linearize().await?;
         }
         let store = self.0.store();

@@ -49,6 +49,11 @@ fn mismatch() -> Status {
     Status::internal("etcdserver: the state gave an answer of another kind")
 }
 
+/// What a learner answers to everything but status, snapshot and serializable ranges.
+pub(crate) fn not_for_learners() -> Status {
+    Status::failed_precondition("etcdserver: rpc not supported for learner")
+}
+
 fn refused(error: &member_state::Error) -> Status {
     Status::new(code(error), error.text())
 }

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::proposals::Proposals;
+use crate::removal::Removals;
 
 /// Metadata key of the sender's cluster.
 pub(crate) const CLUSTER_ID: &str = "cluster-id";
@@ -47,6 +48,8 @@ pub(crate) enum LinkError {
     TimedOut(Duration),
     #[error("peer could not answer: {0}")]
     Refused(String),
+    #[error("this member was removed from the cluster")]
+    Removed,
     #[error("peer gave an answer of another kind")]
     Mismatch,
 }
@@ -94,6 +97,7 @@ pub(crate) struct Link {
     introduction: Introduction,
     control: mpsc::Sender<ControlCall>,
     forward: mpsc::Sender<(u64, Forwarded)>,
+    removals: Arc<Removals>,
 }
 
 impl Link {
@@ -103,6 +107,7 @@ impl Link {
         control: Channel,
         introduction: Introduction,
         proposals: Arc<Proposals>,
+        removals: Arc<Removals>,
         tasks: &TaskTracker,
     ) -> Self {
         let client = |channel| {
@@ -111,7 +116,12 @@ impl Link {
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
         let (control_calls, calls) = mpsc::channel(CONTROL_QUEUE);
-        tasks.spawn(run_control(client(control), introduction.clone(), calls));
+        tasks.spawn(run_control(
+            client(control),
+            introduction.clone(),
+            calls,
+            Arc::clone(&removals),
+        ));
         let (forward, forwarded) = mpsc::channel(FORWARD_QUEUE);
         let bulk = client(bulk);
         tasks.spawn(run_forward(
@@ -119,12 +129,14 @@ impl Link {
             introduction.clone(),
             forwarded,
             proposals,
+            Arc::clone(&removals),
         ));
         Self {
             bulk,
             introduction,
             control: control_calls,
             forward,
+            removals,
         }
     }
 
@@ -161,7 +173,8 @@ impl Link {
             .bulk
             .clone()
             .append(self.introduction.sign(requests))
-            .await?;
+            .await
+            .inspect_err(|status| self.removals.tell_by(status))?;
         Ok(responses.into_inner())
     }
 
@@ -184,6 +197,7 @@ async fn run_control(
     client: PeerClient<Channel>,
     introduction: Introduction,
     mut calls: mpsc::Receiver<ControlCall>,
+    removals: Arc<Removals>,
 ) {
     while let Some(first) = calls.recv().await {
         let (requests, outgoing) = mpsc::channel(CONTROL_QUEUE);
@@ -193,9 +207,17 @@ async fn run_control(
             .await;
         match opened {
             Ok(responses) => {
-                control_session(first, requests, responses.into_inner(), &mut calls).await
+                control_session(
+                    first,
+                    requests,
+                    responses.into_inner(),
+                    &mut calls,
+                    &removals,
+                )
+                .await
             }
             Err(status) => {
+                removals.tell_by(&status);
                 let _ = first
                     .answer
                     .send(Err(LinkError::Unreachable(Box::new(status))));
@@ -209,6 +231,7 @@ async fn control_session(
     requests: mpsc::Sender<ControlRequest>,
     mut responses: Streaming<ControlResponse>,
     calls: &mut mpsc::Receiver<ControlCall>,
+    removals: &Removals,
 ) {
     let mut pending = HashMap::new();
     let mut last_id = 0_u64;
@@ -239,9 +262,13 @@ async fn control_session(
             },
             response = responses.message() => {
                 let Ok(Some(ControlResponse { id, answer })) = response else { return };
+                if matches!(answer, Some(Answer::Removed(_))) {
+                    removals.tell();
+                }
                 if let Some(waiter) = pending.remove(&id) {
                     let _ = waiter.send(match answer {
                         Some(Answer::Error(reason)) => Err(LinkError::Refused(reason)),
+                        Some(Answer::Removed(_)) => Err(LinkError::Removed),
                         Some(answer) => Ok(answer),
                         None => Err(LinkError::Mismatch),
                     });
@@ -257,6 +284,7 @@ async fn run_forward(
     introduction: Introduction,
     mut queue: mpsc::Receiver<(u64, Forwarded)>,
     proposals: Arc<Proposals>,
+    removals: Arc<Removals>,
 ) {
     let mut batch = Vec::with_capacity(FORWARD_BATCH);
     'session: while queue.recv_many(&mut batch, FORWARD_BATCH).await > 0 {
@@ -268,6 +296,7 @@ async fn run_forward(
         let mut responses = match opened {
             Ok(responses) => responses.into_inner(),
             Err(status) => {
+                removals.tell_by(&status);
                 tracing::debug!(%status, "cannot forward writes");
                 // Nothing was sent: the writers may try again.
                 proposals.refused(batch.drain(..).map(|(_, write)| write.id));

@@ -10,7 +10,9 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::link::{Introduction, Link};
+use crate::consensus::Node;
 use crate::proposals::Proposals;
+use crate::removal::Removals;
 use crate::tls::{PeerConnector, Transport};
 
 /// The links to all other members.
@@ -19,6 +21,7 @@ pub(crate) struct Links {
     connector: PeerConnector,
     election_timeout: Duration,
     proposals: Arc<Proposals>,
+    removals: Arc<Removals>,
     tasks: TaskTracker,
     links: Mutex<HashMap<u64, (Vec<String>, Link)>>,
 }
@@ -29,6 +32,7 @@ impl Links {
         connector: PeerConnector,
         election_timeout: Duration,
         proposals: Arc<Proposals>,
+        removals: Arc<Removals>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
@@ -36,6 +40,7 @@ impl Links {
             connector,
             election_timeout,
             proposals,
+            removals,
             tasks,
             links: Mutex::default(),
         }
@@ -49,15 +54,42 @@ impl Links {
         {
             return link.clone();
         }
-        let link = Link::new(
+        let link = self.detached(peer_urls);
+        links.insert(member, (peer_urls.to_vec(), link.clone()));
+        link
+    }
+
+    /// The link to `member`, if there is one.
+    pub(crate) fn known(&self, member: u64) -> Option<Link> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(&member).map(|(_, link)| link.clone())
+    }
+
+    /// A link of its own, which nobody else uses.
+    pub(crate) fn detached(&self, peer_urls: &[String]) -> Link {
+        Link::new(
             self.channel(peer_urls),
             self.channel(peer_urls),
             self.introduction.clone(),
             Arc::clone(&self.proposals),
+            Arc::clone(&self.removals),
             &self.tasks,
-        );
-        links.insert(member, (peer_urls.to_vec(), link.clone()));
-        link
+        )
+    }
+
+    /// Makes the links those of the members: new ones are dialled when first needed, changed URLs make a new link, and
+    /// the links to former members end.
+    pub(crate) fn follow(&self, members: &[Node], own: u64) {
+        for member in members.iter().filter(|member| member.id != own) {
+            self.to(member.id, &member.peer_urls);
+        }
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|id, _| members.iter().any(|member| member.id == *id));
+    }
+
+    /// Runs a task that ends with the links' own.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     /// How many of the other members answer on their peer ports now.

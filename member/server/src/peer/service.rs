@@ -18,10 +18,11 @@ use tokio_util::task::TaskTracker;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::link::CLUSTER_ID;
+use super::link::{CLUSTER_ID, MEMBER_ID};
 use crate::consensus::Consensus;
 use crate::engine::Engine;
 use crate::leases::Leases;
+use crate::removal::{self, Removals};
 
 /// Answers that wait for the connection; the peer has at most as many calls in flight.
 const ANSWERS: usize = 1024;
@@ -31,19 +32,19 @@ pub(crate) struct PeerService<E: Engine> {
     pub(crate) consensus: Arc<Consensus<E>>,
     pub(crate) leases: Arc<Leases<E>>,
     pub(crate) cluster_id: u64,
+    pub(crate) removals: Arc<Removals>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
 }
 
 impl<E: Engine> PeerService<E> {
-    /// Refuses members of other clusters.
+    /// Refuses members of other clusters, and those that were removed from this one.
     fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
-        let theirs = request
-            .metadata()
-            .get(CLUSTER_ID)
-            .and_then(|id| id.to_str().ok());
-        let theirs = theirs.and_then(|id| u64::from_str_radix(id, 16).ok());
+        let theirs = hex(&request, CLUSTER_ID);
         if theirs == Some(self.cluster_id) {
+            if sender(&request).is_some_and(|id| self.removals.contains(id)) {
+                return Err(removal::refusal());
+            }
             return Ok(request.into_inner());
         }
         let remote = theirs.map_or_else(|| "unknown".to_owned(), |id| format!("{id:x}"));
@@ -54,6 +55,16 @@ impl<E: Engine> PeerService<E> {
         );
         Err(Status::failed_precondition("cluster ID mismatch"))
     }
+}
+
+fn hex<T>(request: &Request<T>, key: &str) -> Option<u64> {
+    let id = request.metadata().get(key)?.to_str().ok()?;
+    u64::from_str_radix(id, 16).ok()
+}
+
+/// Who calls.
+fn sender<T>(request: &Request<T>) -> Option<u64> {
+    hex(request, MEMBER_ID)
 }
 
 #[tonic::async_trait]
@@ -78,9 +89,11 @@ impl<E: Engine> Peer for PeerService<E> {
         &self,
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<BoxStream<ControlResponse>>, Status> {
+        let from = sender(&request).unwrap_or_default();
         let mut requests = self.admit(request)?;
         let consensus = Arc::clone(&self.consensus);
         let leases = Arc::clone(&self.leases);
+        let removals = Arc::clone(&self.removals);
         let stopping = self.stopping.clone();
         let (answers, outgoing) = mpsc::channel(ANSWERS);
         self.tasks.spawn(async move {
@@ -90,11 +103,11 @@ impl<E: Engine> Peer for PeerService<E> {
                     () = stopping.cancelled() => return,
                     request = requests.message() => {
                         let Ok(Some(ControlRequest { id, call: Some(call) })) = request else { return };
-                        let (consensus, leases) = (&consensus, &leases);
+                        let (consensus, leases, removals) = (&consensus, &leases, &removals);
                         working.push(async move {
                             let answer = match call {
-                                Call::Lease(request) => Answer::Lease(leases.answer(request).await),
-                                call => consensus.answer(call).await,
+                                Call::Lease(request) if !removals.contains(from) => Answer::Lease(leases.answer(request).await),
+                                call => consensus.answer(from, call).await,
                             };
                             ControlResponse { id, answer: Some(answer) }
                         });
