@@ -11,6 +11,7 @@
 //! Invariant: the tables after a command are a function of the tables before it and the command, and
 //! a reader sees the tables between two commits, never inside one.
 
+mod alarm;
 mod applier;
 mod backend;
 mod blocks;
@@ -19,6 +20,8 @@ mod compaction;
 mod counts;
 mod error;
 mod execute;
+mod hash;
+mod history;
 mod keyset;
 mod layout;
 mod lease;
@@ -31,13 +34,16 @@ mod view;
 pub use applier::Applier;
 pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
 pub use command::{
-    ClusterVersion, Command, Compact, Compare, CompareResult, CompareTarget, CompareValue,
-    DecodeError, DeleteRange, KeyValue, Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder,
-    LeaseRevoke, MemberAttributes, Op, Publish, Put, Range, RangeResponse, Response, SortOrder,
-    SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
+    Alarm, AlarmAction, AlarmMember, AlarmType, ClusterVersion, Command, Compact, Compare,
+    CompareResult, CompareTarget, CompareValue, DecodeError, DeleteRange, Downgrade, KeyValue,
+    Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder, LeaseRevoke, MemberAttributes, Op, Publish,
+    Put, Range, RangeResponse, Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest,
+    TxnResponse,
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
+pub use hash::KeyValueHash;
+pub use history::{HistoryBounds, HistoryRecord};
 pub use layout::Revision;
 pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;
