@@ -9,8 +9,10 @@
 //! `barrier` and then reads the local store; neither touches the log or the disk.
 
 mod authority;
+mod auto_compaction;
 mod barrier;
 mod consensus;
+mod downgrade;
 mod engine;
 mod grpc;
 mod http;
@@ -22,9 +24,11 @@ mod metrics;
 mod node;
 mod peer;
 mod proposals;
+mod quota;
 mod replica;
 mod resolve;
 mod router;
+mod rpc;
 mod tls;
 mod write;
 

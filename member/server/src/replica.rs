@@ -9,6 +9,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
 use crate::leases::LeaseFeed;
+use crate::metrics::Metrics;
+use crate::quota::Quota;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {
@@ -22,11 +24,15 @@ pub(crate) struct Replica<E: Engine> {
     pub(crate) replaced: Notify,
     /// Hears which leases come and go.
     pub(crate) leases: LeaseFeed,
+    pub(crate) quota: Quota,
+    /// Rung when applied writes have brought the state over its quota.
+    pub(crate) over_quota: Notify,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl<E: Engine> Replica<E> {
     /// Opens the state of the engine's last durable point.
-    pub(crate) fn open(engine: E) -> io::Result<Self> {
+    pub(crate) fn open(engine: E, quota: Quota, metrics: Arc<Metrics>) -> io::Result<Self> {
         let store = Store::open(engine.open()?).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         Ok(Self {
@@ -36,7 +42,15 @@ impl<E: Engine> Replica<E> {
             compaction: Notify::new(),
             replaced: Notify::new(),
             leases: LeaseFeed::default(),
+            quota,
+            over_quota: Notify::new(),
+            metrics,
         })
+    }
+
+    /// Whether the state may grow by `cost` bytes.
+    pub(crate) fn has_room(&self, cost: u64) -> bool {
+        self.quota.admits(cost, || self.store().size())
     }
 
     /// The store of this moment; one request uses one.

@@ -100,6 +100,7 @@ impl<E: Engine> ClientPort<E> {
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
+        let call = self.node.metrics.calls.start(&path);
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
             Some("etcdserverpb.Watch") => self.watch.call(request).await,
@@ -114,7 +115,7 @@ impl<E: Engine> ClientPort<E> {
             _ => return plain::respond(&self.node, &request).await,
         };
         match answered {
-            Ok(response) => worded(response, &path),
+            Ok(response) => call.finish(worded(response, &path), self.node.slow_request),
             Err(never) => match never {},
         }
     }
