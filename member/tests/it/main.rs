@@ -3,5 +3,6 @@
 mod architecture;
 mod differential;
 mod lease;
+mod maint;
 mod process;
 mod server;
