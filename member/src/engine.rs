@@ -121,6 +121,10 @@ impl Engine for RocksEngine {
         backend.checkpoint(dir).map(drop).map_err(io::Error::other)
     }
 
+    fn defragment(&self, backend: &RocksBackend) -> io::Result<()> {
+        backend.compact().map_err(io::Error::other)
+    }
+
     fn scratch(&self) -> PathBuf {
         self.dir.join(SCRATCH)
     }

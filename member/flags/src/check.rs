@@ -64,6 +64,7 @@ impl Flags {
         if !self.listen_client_urls.is_empty() && self.advertise_client_urls.is_empty() {
             return Err(FlagError::AdvertiseClientMissing);
         }
+        self.auto_compaction()?;
         Ok(())
     }
 

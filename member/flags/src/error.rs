@@ -213,6 +213,21 @@ pub enum FlagError {
         /// The URL at fault.
         url: Url,
     },
+    /// A mode of scheduled compaction that does not exist.
+    #[error("unknown auto-compaction-mode {mode:?}")]
+    CompactionMode {
+        /// The mode.
+        mode: String,
+    },
+    /// A retention of scheduled compaction without its mode.
+    #[error("--auto-compaction-mode is undefined")]
+    CompactionModeUndefined,
+    /// A retention that is neither a number nor a time.
+    #[error("error parsing CompactionRetention: {reason}")]
+    CompactionRetention {
+        /// Go's reason.
+        reason: String,
+    },
     /// No heartbeat.
     #[error("--heartbeat-interval must be >0 (set to 0ms)")]
     HeartbeatZero,

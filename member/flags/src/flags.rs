@@ -64,6 +64,20 @@ pub struct Flags {
     pub max_learners: i64,
     /// `--force-new-cluster`
     pub force_new_cluster: bool,
+    /// `--quota-backend-bytes`, see [`Flags::quota_bytes`].
+    pub quota_backend_bytes: i64,
+    /// `--auto-compaction-mode`, see [`Flags::auto_compaction`].
+    pub auto_compaction_mode: String,
+    /// `--auto-compaction-retention`, see [`Flags::auto_compaction`].
+    pub auto_compaction_retention: String,
+    /// `--compaction-batch-limit`: revisions visited in one step; 0 stands for the default.
+    pub compaction_batch_limit: i64,
+    /// `--compaction-sleep-interval`: the time between two steps; zero stands for the default.
+    pub compaction_sleep_interval: Duration,
+    /// `--warning-apply-duration`
+    pub warning_apply_duration: Duration,
+    /// `--warning-unary-request-duration`
+    pub warning_unary_request_duration: Duration,
     /// `--max-txn-ops`
     pub max_txn_ops: u64,
     /// `--max-request-bytes`
@@ -123,6 +137,13 @@ impl Default for Flags {
             strict_reconfig_check: true,
             max_learners: 1,
             force_new_cluster: false,
+            quota_backend_bytes: 0,
+            auto_compaction_mode: "periodic".to_owned(),
+            auto_compaction_retention: "0".to_owned(),
+            compaction_batch_limit: 1_000,
+            compaction_sleep_interval: Duration::from_millis(10),
+            warning_apply_duration: Duration::from_millis(100),
+            warning_unary_request_duration: Duration::from_millis(300),
             max_txn_ops: 128,
             // 1.5 MiB, of which etcd says that it keeps the mean time to recovery short.
             max_request_bytes: 1_572_864,
@@ -222,6 +243,17 @@ impl Flags {
         }
     }
 
+    /// The size of the state above which writes are refused; `None` when the quota is off. etcd: 0 is 2 GiB, and
+    /// what is negative turns it off.
+    #[must_use]
+    pub fn quota_bytes(&self) -> Option<u64> {
+        match u64::try_from(self.quota_backend_bytes) {
+            Ok(0) => Some(2 << 30),
+            Ok(bytes) => Some(bytes),
+            Err(_) => None,
+        }
+    }
+
     /// Whether a client must show a certificate: a trusted authority alone asks for one already.
     #[must_use]
     pub fn client_certs_required(&self) -> bool {
@@ -288,6 +320,15 @@ impl Flags {
             "strict-reconfig-check" => self.strict_reconfig_check = parse_bool(value)?,
             "max-learners" => self.max_learners = parse_i64(value)?,
             "force-new-cluster" => self.force_new_cluster = parse_bool(value)?,
+            "quota-backend-bytes" => self.quota_backend_bytes = parse_i64(value)?,
+            "auto-compaction-mode" => self.auto_compaction_mode = value.to_owned(),
+            "auto-compaction-retention" => self.auto_compaction_retention = value.to_owned(),
+            "compaction-batch-limit" => self.compaction_batch_limit = parse_i64(value)?,
+            "compaction-sleep-interval" => self.compaction_sleep_interval = parse_duration(value)?,
+            "warning-apply-duration" => self.warning_apply_duration = parse_duration(value)?,
+            "warning-unary-request-duration" => {
+                self.warning_unary_request_duration = parse_duration(value)?
+            }
             "max-txn-ops" => self.max_txn_ops = parse_u64(value)?,
             "max-request-bytes" => self.max_request_bytes = parse_u64(value)?,
             "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
@@ -363,6 +404,13 @@ impl Flags {
             strict_reconfig_check,
             max_learners,
             force_new_cluster,
+            quota_backend_bytes,
+            auto_compaction_mode,
+            auto_compaction_retention,
+            compaction_batch_limit,
+            compaction_sleep_interval,
+            warning_apply_duration,
+            warning_unary_request_duration,
             max_txn_ops,
             max_request_bytes,
             max_concurrent_streams,
@@ -411,6 +459,25 @@ impl Flags {
             ("strict-reconfig-check", strict_reconfig_check.to_string()),
             ("max-learners", max_learners.to_string()),
             ("force-new-cluster", force_new_cluster.to_string()),
+            ("quota-backend-bytes", quota_backend_bytes.to_string()),
+            ("auto-compaction-mode", auto_compaction_mode.clone()),
+            (
+                "auto-compaction-retention",
+                auto_compaction_retention.clone(),
+            ),
+            ("compaction-batch-limit", compaction_batch_limit.to_string()),
+            (
+                "compaction-sleep-interval",
+                format_duration(*compaction_sleep_interval),
+            ),
+            (
+                "warning-apply-duration",
+                format_duration(*warning_apply_duration),
+            ),
+            (
+                "warning-unary-request-duration",
+                format_duration(*warning_unary_request_duration),
+            ),
             ("max-txn-ops", max_txn_ops.to_string()),
             ("max-request-bytes", max_request_bytes.to_string()),
             ("max-concurrent-streams", max_concurrent_streams.to_string()),

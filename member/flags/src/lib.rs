@@ -21,6 +21,7 @@
 
 mod bootstrap;
 mod check;
+mod compaction;
 mod def;
 mod error;
 mod flags;
@@ -36,6 +37,7 @@ mod warning;
 mod yaml;
 
 pub use bootstrap::{Bootstrap, ClusterState, InitialCluster, InitialMember, Resolve};
+pub use compaction::AutoCompaction;
 pub use def::{FlagDef, Group, Kind, Minor, Support, lookup, suggest};
 pub use error::FlagError;
 pub use flags::Flags;

@@ -14,7 +14,6 @@ use crate::def::{
 
 const AUTH: &str = "users, roles and tokens are not part of it yet";
 const BBOLT: &str = "its storage is not bbolt, so the setting has nothing to act on";
-const COMPACTION: &str = "compaction on a schedule is not part of it yet; compact through the API";
 const CORRUPTION: &str = "periodic corruption checks are not part of it yet";
 const DISCOVERY: &str = "only static bootstrap is part of it yet; use --initial-cluster";
 const DOWNGRADE: &str = "cluster downgrade is not part of it yet";
@@ -27,7 +26,6 @@ const LISTENER: &str = "options of its sockets cannot be set yet";
 const LOG_FILES: &str = "it does not rotate its log files; use logrotate or the service manager";
 const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
 const RETENTION: &str = "its log keeps what --snapshot-count and --snapshot-catchup-entries ask for; there are no files to count";
-const SLOW_REQUESTS: &str = "the bound above which a slow request is logged is fixed yet";
 const TLS_CHECKS: &str = "checks beyond the certificate's chain are not part of it yet";
 const TLS_VERSIONS: &str =
     "the TLS versions and cipher suites are those of its TLS library, 1.2 and 1.3";
@@ -62,8 +60,7 @@ pub const DEFS: &[FlagDef] = &[
         .refused(RETENTION),
     FlagDef::new(Member, "max-wals", Uint, "5", "Number of log files to keep.")
         .refused(RETENTION),
-    FlagDef::new(Member, "quota-backend-bytes", Int64, "0", "Size of the state above which writes are refused.")
-        .refused("the storage quota and its alarm are not part of it yet"),
+    FlagDef::new(Member, "quota-backend-bytes", Int64, "0", "Size of the state above which writes are refused."),
     FlagDef::new(Member, "backend-bbolt-freelist-type", Text, "map", "Freelist of bbolt.")
         .since(5).also(&["", "array"]).refused(BBOLT),
     FlagDef::new(Member, "backend-batch-interval", Duration, "0s", "Longest time before bbolt commits.")
@@ -136,10 +133,8 @@ pub const DEFS: &[FlagDef] = &[
         .older(&[((3, 4), "false")]),
     FlagDef::new(Clustering, "max-learners", Int, "1", "Most learners in the cluster.")
         .since(6),
-    FlagDef::new(Clustering, "auto-compaction-retention", Text, "0", "What scheduled compaction keeps.")
-        .also(&[""]).refused(COMPACTION),
-    FlagDef::new(Clustering, "auto-compaction-mode", Text, "periodic", "Whether it keeps a time span or a number of revisions.")
-        .also(&["revision"]).refused(COMPACTION),
+    FlagDef::new(Clustering, "auto-compaction-retention", Text, "0", "What scheduled compaction keeps."),
+    FlagDef::new(Clustering, "auto-compaction-mode", Text, "periodic", "Whether it keeps a time span or a number of revisions."),
     FlagDef::new(Clustering, "enable-v2", Bool, "false", "Serve the v2 API.")
         .until(6).refused(V2),
     FlagDef::new(Clustering, "v2-deprecation", OneOf(&["not-yet", "write-only", "write-only-drop-data", "gone"]), "write-only", "Stage of the v2 store's removal.")
@@ -257,15 +252,15 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "compact-hash-check-time", Duration, "1m", "Time between two checks of compaction hashes.")
         .since(6).refused(CORRUPTION),
     FlagDef::new(Features, "compaction-batch-limit", Int, "1000", "Revisions deleted in one step of a compaction.")
-        .since(6).also(&["0"]).refused(BBOLT),
+        .since(6),
     FlagDef::new(Features, "compaction-sleep-interval", Duration, "10ms", "Time between two such steps.")
-        .since(6).also(&["0s"]).refused(BBOLT),
+        .since(6),
     FlagDef::new(Features, "watch-progress-notify-interval", Duration, "10m", "Time between two progress notices of a watch.")
         .since(6),
     FlagDef::new(Features, "warning-apply-duration", Duration, "100ms", "Time after which an applied request counts as slow.")
-        .since(6).refused(SLOW_REQUESTS),
+        .since(6),
     FlagDef::new(Features, "warning-unary-request-duration", Duration, "300ms", "Time after which a request counts as slow.")
-        .since(6).refused(SLOW_REQUESTS),
+        .since(6),
     FlagDef::new(Features, "bootstrap-defrag-threshold-megabytes", Uint, "0", "Space to win for which a start defragments.")
         .since(6).refused(BBOLT),
     FlagDef::new(Features, "downgrade-check-time", Duration, "5s", "Time between two looks at the downgrade state.")
@@ -287,17 +282,17 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "experimental-enable-lease-checkpoint-persist", Bool, "false", "Keep it over restarts.")
         .until(7).refused(LEASES),
     FlagDef::new(Features, "experimental-compaction-batch-limit", Int, "1000", "Revisions deleted in one step of a compaction.")
-        .until(7).also(&["0"]).refused(BBOLT),
+        .until(7).deprecated("compaction-batch-limit"),
     FlagDef::new(Features, "experimental-compaction-sleep-interval", Duration, "10ms", "Time between two such steps.")
-        .since(5).until(7).also(&["0s"]).refused(BBOLT),
+        .since(5).until(7).deprecated("compaction-sleep-interval"),
     FlagDef::new(Features, "experimental-peer-skip-client-san-verification", Bool, "false", "Skip the names in the certificates of connecting peers.")
         .until(7).refused(TLS_CHECKS),
     FlagDef::new(Features, "experimental-watch-progress-notify-interval", Duration, "10m", "Time between two progress notices of a watch.")
         .until(7).deprecated("watch-progress-notify-interval"),
     FlagDef::new(Features, "experimental-warning-apply-duration", Duration, "100ms", "Time after which an applied request counts as slow.")
-        .until(7).refused(SLOW_REQUESTS),
+        .until(7).deprecated("warning-apply-duration"),
     FlagDef::new(Features, "experimental-warning-unary-request-duration", Duration, "300ms", "Time after which a request counts as slow.")
-        .since(5).until(7).also(&["0s"]).refused(SLOW_REQUESTS),
+        .since(5).until(7).deprecated("warning-unary-request-duration"),
     FlagDef::new(Features, "experimental-downgrade-check-time", Duration, "5s", "Time between two looks at the downgrade state.")
         .since(5).until(7).refused(DOWNGRADE),
     FlagDef::new(Features, "experimental-memory-mlock", Bool, "false", "Keep the server's pages in memory.")

@@ -21,6 +21,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Writes a complete copy of the state into `dir`, which does not exist yet. Cheap: hard links where possible.
     fn checkpoint(&self, backend: &Self::Backend, dir: &Path) -> io::Result<()>;
 
+    /// Gives back the space of what was overwritten or deleted. Takes as long as rewriting everything does.
+    fn defragment(&self, backend: &Self::Backend) -> io::Result<()>;
+
     /// A directory, on the state's own file system, for checkpoints on their way in and out. Empty after a start.
     fn scratch(&self) -> PathBuf;
 

@@ -9,7 +9,7 @@ use tonic::body::Body;
 
 use crate::engine::Engine;
 use crate::metrics;
-use crate::node::{CLUSTER_VERSION, Node, SERVER_VERSION};
+use crate::node::{CLUSTER_VERSION, Node, SERVER_VERSION, alarm_name};
 
 /// Answers what is not gRPC.
 pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) -> Response<Body> {
@@ -17,18 +17,26 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
     let path = request.uri().path();
     let known = matches!(
         path,
-        "/version" | "/health" | "/livez" | "/readyz" | "/metrics"
+        "/version" | "/health" | "/livez" | "/readyz" | "/metrics" | "/debug/vars"
     );
     if !known {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
     // etcd answers HEAD on these with 405 too.
-    if request.method() != Method::GET && path != "/metrics" {
+    if request.method() != Method::GET && !matches!(path, "/metrics" | "/debug/vars") {
         return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
     }
     match path {
         "/version" => json(version(node)),
         "/health" => health(node, &query).await,
+        "/debug/vars" => {
+            let mut response = json(metrics::variables(node));
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json; charset=utf-8"),
+            );
+            response
+        }
         "/livez" => checks(node, &query, &["serializable_read"]).await,
         "/readyz" => {
             checks(
@@ -126,6 +134,13 @@ async fn linearizable<E: Engine>(node: &Node<E>) -> bool {
 }
 
 async fn health<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Response<Body> {
+    if let Some(alarm) = alarm(node, query) {
+        tracing::warn!(alarm, "serving /health false due to an alarm");
+        node.metrics.health(false);
+        let mut response = json(format!("{{\"health\":\"false\",\"reason\":\"{alarm}\"}}"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return response;
+    }
     let reason = if node.seen_leadership().leader.is_none() {
         Some("RAFT NO LEADER")
     } else if !query.has("serializable", "true") && !linearizable(node).await {
@@ -133,6 +148,7 @@ async fn health<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Response<Body> 
     } else {
         None
     };
+    node.metrics.health(reason.is_none());
     let (status, body) = match reason {
         None => (
             StatusCode::OK,
@@ -148,6 +164,21 @@ async fn health<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Response<Body> 
     response
 }
 
+/// The first alarm that is on and not excluded, in etcd's words. What cannot be read is no alarm: the read that
+/// follows tells it.
+fn alarm<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Option<String> {
+    let store = node.store();
+    if !store.is_out_of_space() && !store.is_corrupt() {
+        return None;
+    }
+    let alarms = store.alarms().unwrap_or_default();
+    alarms
+        .iter()
+        .map(|alarm| alarm_name(alarm.alarm))
+        .find(|name| !query.has("exclude", name))
+        .map(|name| format!("ALARM {name}"))
+}
+
 async fn checks<E: Engine>(node: &Node<E>, query: &Query<'_>, names: &[&str]) -> Response<Body> {
     let mut lines = String::new();
     let mut healthy = true;
@@ -155,7 +186,8 @@ async fn checks<E: Engine>(node: &Node<E>, query: &Query<'_>, names: &[&str]) ->
         let passed = match *name {
             "linearizable_read" => linearizable(node).await,
             "non_learner" => !node.is_learner(),
-            // Reads that fail and data that contradicts itself stop the member: what answers here can read.
+            "data_corruption" => !node.store().is_corrupt(),
+            // Reads that fail stop the member: what answers here can read.
             _ => true,
         };
         healthy &= passed;

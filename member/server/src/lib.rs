@@ -9,9 +9,11 @@
 //! `barrier` and then reads the local store; neither touches the log or the disk.
 
 mod authority;
+mod auto_compaction;
 mod barrier;
 mod connected;
 mod consensus;
+mod downgrade;
 mod engine;
 mod grpc;
 mod http;
@@ -26,9 +28,11 @@ mod node;
 mod peer;
 mod proposals;
 mod removal;
+mod quota;
 mod replica;
 mod resolve;
 mod router;
+mod rpc;
 mod tls;
 mod watch;
 mod write;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auto_compaction;
 use crate::barrier::Barrier;
 use crate::connected::Connected;
 use crate::consensus::{self, Consensus, Settings, Stopped};
@@ -28,12 +29,13 @@ use crate::join::join;
 use crate::leases::Leases;
 use crate::listen::{self, Http2, ListenError};
 use crate::metrics::Metrics;
-use crate::node::Node;
+use crate::node::{CompactionPace, Node};
 use crate::peer::link::{Introduction, MAX_MESSAGE_BYTES};
 use crate::peer::links::Links;
 use crate::peer::service::PeerService;
 use crate::proposals::Proposals;
 use crate::removal::{REMOVED, Removals};
+use crate::quota::Quota;
 use crate::replica::Replica;
 use crate::router::{ClientPort, PeerPort};
 use crate::tls::{Acceptor, PeerConnector, TlsError, TlsFiles};
@@ -288,14 +290,18 @@ impl<E: Engine> Member<E> {
             client,
             metrics: metrics_ports,
         };
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(flags.warning_apply_duration));
         let mut log = open_log(&layout, &metrics).await?;
         let (identity, founders) = identify(flags, birth, &connector, &log).await?;
         let state_error = |source| MemberError::State {
             dir: layout.state.clone(),
             source,
         };
-        let replica = Arc::new(open_engine().and_then(Replica::open).map_err(state_error)?);
+        let quota = Quota::new(flags.quota_bytes());
+        let replica = open_engine()
+            .and_then(|engine| Replica::open(engine, quota, Arc::clone(&metrics)))
+            .map_err(state_error)?;
+        let replica = Arc::new(replica);
 
         let id = identity.member_id;
         let removals = Arc::new(Removals::new(id));
@@ -389,6 +395,8 @@ impl<E: Engine> Member<E> {
             removals,
             strict_reconfig: flags.strict_reconfig_check,
             compacted: watch::Sender::new(-1),
+            compaction_pace: compaction_pace(flags),
+            slow_request: flags.warning_unary_request_duration,
         });
 
         let (failed_sender, failed) = watch::channel(None);
@@ -414,6 +422,12 @@ impl<E: Engine> Member<E> {
         core.spawn(async move { compacting.compact().await });
         let counting = Arc::clone(&node);
         core.spawn(async move { counting.count_keys().await });
+        let guarding = Arc::clone(&node);
+        core.spawn(async move { guarding.guard_quota().await });
+        if let Some(schedule) = flags.auto_compaction()? {
+            let compacting = Arc::clone(&node);
+            core.spawn(async move { auto_compaction::run(&compacting, schedule).await });
+        }
 
         let peers = Part::default();
         serve_ports(&node, flags, ports, &peers, &clients);
@@ -715,6 +729,23 @@ async fn publish<E: Engine>(node: &Node<E>, own: Publish) {
                 tracing::warn!(%error, "failed to publish local member to cluster through raft")
             }
         }
+    }
+}
+
+/// etcd: zero stands for the default in both, and so does what is negative here.
+fn compaction_pace(flags: &Flags) -> CompactionPace {
+    let default = Flags::default();
+    let step = [flags.compaction_batch_limit, default.compaction_batch_limit]
+        .into_iter()
+        .find(|limit| *limit > 0)
+        .and_then(|limit| usize::try_from(limit).ok());
+    CompactionPace {
+        step: step.unwrap_or(usize::MAX),
+        pause: if flags.compaction_sleep_interval.is_zero() {
+            default.compaction_sleep_interval
+        } else {
+            flags.compaction_sleep_interval
+        },
     }
 }
 

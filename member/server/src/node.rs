@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use member_proto::etcdserverpb as pb;
-use member_state::{CompactProgress, Op, Response, Store};
+use member_state::{
+    Alarm, AlarmAction, AlarmMember, AlarmType, CompactProgress, Op, Response, Store,
+};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -26,8 +28,8 @@ pub const SERVER_VERSION: &str = "3.6.14";
 /// The version on which all members agree, as etcd prints it.
 pub(crate) const CLUSTER_VERSION: &str = "3.6.0";
 
-/// Revisions that one step of a compaction removes; readers and writers get in between.
-const COMPACTION_STEP: usize = 1000;
+/// The version of etcd's storage whose features the state has.
+pub(crate) const STORAGE_VERSION: &str = "3.6.0";
 
 /// How long after a failed step a compaction is tried again.
 const COMPACTION_RETRY: Duration = Duration::from_secs(10);
@@ -58,6 +60,17 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) strict_reconfig: bool,
     /// The revision up to which compacted versions are removed.
     pub(crate) compacted: watch::Sender<i64>,
+    pub(crate) compaction_pace: CompactionPace,
+    /// The time above which a request is logged as slow.
+    pub(crate) slow_request: Duration,
+}
+
+/// How fast compacted versions are removed; readers and writers get in between two steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CompactionPace {
+    /// Revisions that one step visits.
+    pub(crate) step: usize,
+    pub(crate) pause: Duration,
 }
 
 /// Why the leadership was not handed over.
@@ -89,12 +102,97 @@ impl<E: Engine> Node<E> {
     }
 
     pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
+        let cost = op.cost();
+        if cost > 0 && !self.replica.has_room(cost) {
+            self.raise_out_of_space().await?;
+            return Err(WriteError::State(member_state::Error::NoSpace));
+        }
         self.writer.write(op).await
     }
 
     /// A positive id that no lease of the cluster had before.
     pub(crate) fn new_lease_id(&self) -> i64 {
         (self.proposals.next_id() & i64::MAX.cast_unsigned()).cast_signed()
+    }
+
+    /// Raises this member's alarm that its state has outgrown its quota, unless it is on.
+    async fn raise_out_of_space(&self) -> Result<(), WriteError> {
+        let own = AlarmMember {
+            member_id: self.id,
+            alarm: AlarmType::Nospace,
+        };
+        if self.store().alarms()?.contains(&own) {
+            return Ok(());
+        }
+        tracing::warn!("message exceeded backend quota; raising alarm");
+        self.change_alarm(AlarmAction::Activate, own.member_id, own.alarm)
+            .await
+            .map(drop)
+    }
+
+    /// Raises or clears alarms on every member; which ones.
+    pub(crate) async fn change_alarm(
+        &self,
+        action: AlarmAction,
+        member_id: u64,
+        alarm: AlarmType,
+    ) -> Result<Vec<AlarmMember>, WriteError> {
+        let change = Alarm {
+            action: action.into(),
+            member_id,
+            alarm: alarm.into(),
+        };
+        match self.writer.write(Op::Alarm(change)).await? {
+            Response::Alarm(alarms) => {
+                for on in &alarms {
+                    let raised = action == AlarmAction::Activate;
+                    tracing::warn!(
+                        alarm = %alarm_name(on.alarm),
+                        from = %format_args!("{:x}", on.member_id),
+                        "{}", if raised { "alarm raised" } else { "alarm disarmed" }
+                    );
+                }
+                Ok(alarms)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Raises the alarm when writes of other members' clients fill this one's storage. Never returns.
+    pub(crate) async fn guard_quota(&self) {
+        loop {
+            self.replica.over_quota.notified().await;
+            if let Err(error) = self.raise_out_of_space().await {
+                tracing::warn!(%error, "failed to raise an alarm");
+            }
+        }
+    }
+
+    /// Gives back the space of what was compacted away; returns when it is done.
+    pub(crate) async fn defragment(&self) -> Result<(), String> {
+        let replica = Arc::clone(&self.replica);
+        let before = self.store().size();
+        tracing::info!("starting defragment");
+        let began = std::time::Instant::now();
+        let work = tokio::task::spawn_blocking(move || {
+            let store = replica.store();
+            let done = replica.engine().defragment(store.backend());
+            replica.quota.forget();
+            done.map_err(|error| error.to_string())
+        });
+        let done = work.await.unwrap_or_else(|error| Err(error.to_string()));
+        self.metrics.defragmented(began.elapsed());
+        match &done {
+            Ok(()) => tracing::info!(
+                "current-db-size-bytes-diff" =
+                    i128::from(self.store().size()) - i128::from(before),
+                "current-db-size-bytes" = self.store().size(),
+                took = ?began.elapsed(),
+                "finished defragment"
+            ),
+            Err(error) => tracing::error!(error, "failed to defragment"),
+        }
+        done
     }
 
     /// Returns when a read of the local state is linearizable.
@@ -210,9 +308,13 @@ impl<E: Engine> Node<E> {
     /// Removes what compactions made unreadable; what an earlier run left is taken up first. Never returns.
     pub(crate) async fn compact(&self) {
         loop {
-            match self.store().compact_step(COMPACTION_STEP) {
-                Ok(CompactProgress::More { .. }) => tokio::task::yield_now().await,
+            match self.store().compact_step(self.compaction_pace.step) {
+                Ok(CompactProgress::More { removed }) => {
+                    self.metrics.compacted(removed);
+                    tokio::time::sleep(self.compaction_pace.pause).await;
+                }
                 Ok(CompactProgress::Done { revision, removed }) => {
+                    self.metrics.compacted(removed);
                     if removed > 0 {
                         tracing::info!(revision, "finished scheduled compaction");
                     }
@@ -227,5 +329,14 @@ impl<E: Engine> Node<E> {
                 }
             }
         }
+    }
+}
+
+/// etcd's name of an alarm.
+pub(crate) fn alarm_name(alarm: AlarmType) -> &'static str {
+    match alarm {
+        AlarmType::None => "NONE",
+        AlarmType::Nospace => "NOSPACE",
+        AlarmType::Corrupt => "CORRUPT",
     }
 }

@@ -10,6 +10,8 @@ use tokio::sync::{Notify, watch};
 use crate::engine::Engine;
 use crate::leases::LeaseFeed;
 use crate::watch::Feed;
+use crate::metrics::Metrics;
+use crate::quota::Quota;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {
@@ -25,11 +27,15 @@ pub(crate) struct Replica<E: Engine> {
     pub(crate) leases: LeaseFeed,
     /// Takes the events of what is applied.
     pub(crate) feed: Feed,
+    pub(crate) quota: Quota,
+    /// Rung when applied writes have brought the state over its quota.
+    pub(crate) over_quota: Notify,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl<E: Engine> Replica<E> {
     /// Opens the state of the engine's last durable point.
-    pub(crate) fn open(engine: E) -> io::Result<Self> {
+    pub(crate) fn open(engine: E, quota: Quota, metrics: Arc<Metrics>) -> io::Result<Self> {
         let store = Store::open(engine.open()?).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         Ok(Self {
@@ -40,7 +46,15 @@ impl<E: Engine> Replica<E> {
             replaced: Notify::new(),
             leases: LeaseFeed::default(),
             feed: Feed::default(),
+            quota,
+            over_quota: Notify::new(),
+            metrics,
         })
+    }
+
+    /// Whether the state may grow by `cost` bytes.
+    pub(crate) fn has_room(&self, cost: u64) -> bool {
+        self.quota.admits(cost, || self.store().size())
     }
 
     /// The store of this moment; one request uses one.

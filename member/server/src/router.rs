@@ -110,6 +110,7 @@ impl<E: Engine> ClientPort<E> {
         if self.node.is_learner() && is_grpc(&request) && !LEARNER_CALLS.contains(&path.as_str()) {
             return not_for_learners().into_http();
         }
+        let call = self.node.metrics.calls.start(&path);
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
             Some("etcdserverpb.Watch") => self.watch.call(request).await,
@@ -124,7 +125,7 @@ impl<E: Engine> ClientPort<E> {
             _ => return plain::respond(&self.node, &request).await,
         };
         match answered {
-            Ok(response) => worded(response, &path),
+            Ok(response) => call.finish(worded(response, &path), self.node.slow_request),
             Err(never) => match never {},
         }
     }

@@ -1,6 +1,7 @@
 //! Writes: from a checked request to the answer of its local apply.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,12 @@ use crate::proposals::{Outcome, Proposals};
 /// A member with this many writes, or bytes of them, under way refuses more, so that memory stays bounded.
 const MAX_PENDING: usize = 64 * 1024;
 const MAX_PENDING_BYTES: usize = 256 << 20;
+
+/// Entries that may be committed and not applied: etcd's figure.
+const MAX_BACKLOG: u64 = 5000;
+
+/// A power of two: of so many writes one looks at the backlog.
+const BACKLOG_CHECK: u64 = 32;
 
 /// The pause before a write that was refused is proposed again; doubled each time, so that a leader that lost its
 /// quorum is not kept busy refusing.
@@ -48,6 +55,8 @@ pub(crate) struct Writer<E: Engine> {
     proposals: Arc<Proposals>,
     max_request_bytes: usize,
     patience: Duration,
+    /// Whether the last look found too much committed and not applied.
+    behind: AtomicBool,
 }
 
 impl<E: Engine> Writer<E> {
@@ -62,7 +71,18 @@ impl<E: Engine> Writer<E> {
             proposals,
             max_request_bytes,
             patience,
+            behind: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the member is too far behind with applying to take in more. While it is not, few writes look.
+    fn is_behind(&self, id: u64) -> bool {
+        if id.is_multiple_of(BACKLOG_CHECK) || self.behind.load(Ordering::Relaxed) {
+            let behind = self.consensus.backlog() > MAX_BACKLOG;
+            self.behind.store(behind, Ordering::Relaxed);
+            return behind;
+        }
+        false
     }
 
     /// Proposes `op` and waits for its effect here.
@@ -71,7 +91,11 @@ impl<E: Engine> Writer<E> {
         if writes >= MAX_PENDING || bytes >= MAX_PENDING_BYTES {
             return Err(WriteError::TooManyRequests);
         }
-        let command = Command::new(self.proposals.next_id(), op);
+        let id = self.proposals.next_id();
+        if self.is_behind(id) {
+            return Err(WriteError::TooManyRequests);
+        }
+        let command = Command::new(id, op);
         let encoded = command.encode();
         if encoded.len() > self.max_request_bytes {
             return Err(WriteError::TooLarge);

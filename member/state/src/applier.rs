@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::alarm::{self, Alarmed};
 use crate::backend::{Backend, BackendError, Batch, Table};
 use crate::command::{Command, Compact, MemberAttributes, Op, Publish, Response};
 use crate::error::Error;
@@ -16,6 +17,7 @@ use crate::execute::Execution;
 use crate::history::Event;
 use crate::layout::{Arena, meta};
 use crate::store::{LogPosition, State, Store};
+use crate::view::View;
 
 /// A batch of commands under way. Dropped without a commit, nothing of it happened.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ impl<'a, B: Backend> Applier<'a, B> {
     }
 
     fn run(&mut self, op: &Op, want_response: bool) -> Result<Response, Error> {
+        self.state.alarmed.admit(op)?;
         match op {
             Op::Put(put) => self.execute(want_response, |execution| execution.put(put)),
             Op::DeleteRange(delete) => {
@@ -112,6 +115,22 @@ impl<'a, B: Backend> Applier<'a, B> {
             Op::LeaseCheckpoint(checkpoint) => {
                 self.execute(want_response, |execution| execution.checkpoint(checkpoint))
             }
+            Op::Alarm(request) => {
+                let changed = alarm::change(&self.store.backend, &mut self.batch, *request)?;
+                let view = View::within(&self.store.backend, &self.batch);
+                self.state.alarmed = Alarmed::of(&alarm::list(view)?);
+                Ok(Response::Alarm(changed))
+            }
+            Op::Downgrade(downgrade) => {
+                let key = Bytes::from_static(meta::DOWNGRADE);
+                if downgrade.target.is_empty() {
+                    self.batch.delete(Table::Meta, key);
+                } else {
+                    let target = Bytes::copy_from_slice(downgrade.target.as_bytes());
+                    self.batch.put(Table::Meta, key, target);
+                }
+                Ok(Response::Empty)
+            }
         }
     }
 
@@ -127,11 +146,13 @@ impl<'a, B: Backend> Applier<'a, B> {
             begin: self.state.revision,
             compacted: self.state.compacted,
             writes: 0,
+            written_bytes: 0,
             want_response,
             events: self.events.as_mut(),
         };
         let response = command(&mut execution)?;
         self.state.revision = execution.revision();
+        self.state.written_bytes += execution.written_bytes;
         Ok(response)
     }
 

@@ -13,7 +13,7 @@ pub struct Command {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What to do. Never empty in a command that was decoded.
-    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13")]
     pub op: Option<Op>,
 }
 
@@ -47,6 +47,12 @@ pub enum Op {
     /// Records what is left of leases, for the next leader.
     #[prost(message, tag = "10")]
     LeaseCheckpoint(LeaseCheckpoint),
+    /// Raises or clears alarms.
+    #[prost(message, tag = "11")]
+    Alarm(Alarm),
+    /// Announces a downgrade, or calls it off.
+    #[prost(message, tag = "13")]
+    Downgrade(Downgrade),
 }
 
 /// Why bytes of the log are not a command.
@@ -420,6 +426,61 @@ pub struct Lease {
     pub remaining: i64,
 }
 
+/// Raises an alarm of one member, or clears alarms.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Alarm {
+    /// What to do.
+    #[prost(enumeration = "AlarmAction", tag = "1")]
+    pub action: i32,
+    /// Whose alarm; 0 clears that of every member.
+    #[prost(uint64, tag = "2")]
+    pub member_id: u64,
+    /// Which alarm.
+    #[prost(enumeration = "AlarmType", tag = "3")]
+    pub alarm: i32,
+}
+
+/// What is done to an alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum AlarmAction {
+    /// Nothing: alarms are read from the state, not through the log.
+    Get = 0,
+    /// Raises it.
+    Activate = 1,
+    /// Clears it.
+    Deactivate = 2,
+}
+
+/// What is wrong with a member. The numbers and names are etcd's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum AlarmType {
+    /// No alarm; as a filter, any.
+    None = 0,
+    /// Its state has outgrown its quota.
+    Nospace = 1,
+    /// Its state differs from that of the others.
+    Corrupt = 2,
+}
+
+/// An alarm that is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AlarmMember {
+    /// The member that it is about.
+    pub member_id: u64,
+    /// What is wrong.
+    pub alarm: AlarmType,
+}
+
+/// Announces that the cluster goes back to an older version, or calls that off.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Downgrade {
+    /// The version, such as `3.5.0`; empty calls it off.
+    #[prost(string, tag = "1")]
+    pub target: String,
+}
+
 /// What a member published of itself.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MemberAttributes {
@@ -488,6 +549,8 @@ pub enum Response {
         /// The revision that deleted its keys, or the current one if it had none.
         revision: i64,
     },
+    /// The alarms that a command raised or cleared.
+    Alarm(Vec<AlarmMember>),
 }
 
 /// The result of a transaction.

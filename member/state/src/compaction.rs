@@ -12,7 +12,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::backend::{Backend, Batch, Cursor, Table};
 use crate::error::{Corruption, Error};
-use crate::layout::{Arena, Event, Kind, Revision, meta, read_revision_key, revision_key};
+use crate::layout::{
+    Arena, Event, Kind, RECORD_HEADER, Revision, meta, read_revision_key, revision_key,
+    version_bytes,
+};
 
 /// How far the physical removal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub(crate) struct Sweep {
     /// The first entry not visited.
     next: Revision,
     done: bool,
+    /// The bytes of the versions removed so far, by all sweeps.
+    removed_bytes: u64,
 }
 
 impl Sweep {
@@ -46,14 +51,20 @@ impl Sweep {
         target: -1,
         next: Revision::ZERO,
         done: true,
+        removed_bytes: 0,
     };
 
+    pub(crate) fn removed_bytes(&self) -> u64 {
+        self.removed_bytes
+    }
+
     fn write(&self, batch: &mut Batch) {
-        let mut out = BytesMut::with_capacity(21);
+        let mut out = BytesMut::with_capacity(29);
         out.put_i64(self.target);
         out.put_i64(self.next.main);
         out.put_u32(self.next.sub);
         out.put_u8(u8::from(self.done));
+        out.put_u64(self.removed_bytes);
         batch.put(
             Table::Meta,
             Bytes::from_static(meta::COMPACTION),
@@ -70,6 +81,8 @@ impl Sweep {
                     sub: bytes.try_get_u32()?,
                 },
                 done: bytes.try_get_u8()? != 0,
+                // A record of an earlier release ends here.
+                removed_bytes: bytes.try_get_u64().unwrap_or(0),
             })
         };
         parse().map_err(|_: bytes::TryGetError| Corruption {
@@ -135,7 +148,12 @@ pub(crate) fn step<B: Backend>(
             .into_iter()
             .chain(tombstone.then_some(revision));
         for version in gone {
-            batch.delete(Table::Old, arena.old_key(event.key, version));
+            let old = arena.old_key(event.key, version);
+            if let Some(record) = backend.get(Table::Old, &old)? {
+                let value = record.len().saturating_sub(RECORD_HEADER);
+                now.removed_bytes += version_bytes(event.key.len(), value);
+            }
+            batch.delete(Table::Old, old);
             batch.delete(Table::Revisions, arena.revision_key(version));
             removed += 1;
         }

@@ -43,6 +43,12 @@ pub enum Error {
     /// A lease is to live longer than is allowed.
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    /// A member's state has outgrown its quota.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    /// The alarm is on that says that members differ.
+    #[error("etcdserver: corrupt cluster")]
+    CorruptAlarm,
     /// The stored state contradicts itself.
     #[error("etcdserver: corrupt cluster")]
     Corrupt(#[source] Corruption),

@@ -28,6 +28,8 @@ pub(crate) struct Execution<'w, B> {
     pub(crate) compacted: i64,
     /// The number of writes so far.
     pub(crate) writes: u32,
+    /// The bytes of the versions written so far, as [`layout::version_bytes`] counts them.
+    pub(crate) written_bytes: u64,
     /// Whether somebody waits for the answer; reads are for him only.
     pub(crate) want_response: bool,
     /// Where the events go, if somebody wants them.
@@ -70,6 +72,7 @@ impl<B: Backend> Execution<'_, B> {
             lease: kept.map_or(put.lease, |previous| previous.lease),
         };
         let new = self.arena.record(&header, value);
+        self.written_bytes += layout::version_bytes(put.key.len(), value.len());
         self.log(
             modified,
             &Event {
@@ -141,6 +144,7 @@ impl<B: Backend> Execution<'_, B> {
             let prev = history::superseded(&key, &header, &record);
             events.push(Happened::delete(key.clone(), modified.main, Some(prev)));
         }
+        self.written_bytes += layout::version_bytes(key.len(), 0);
         let old = self.arena.old_key(&key, last);
         self.batch.put(Table::Old, old, record);
         let old = self.arena.old_key(&key, modified);

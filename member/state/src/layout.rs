@@ -43,6 +43,11 @@ impl Revision {
 /// Length of what precedes the value in a record.
 pub(crate) const RECORD_HEADER: usize = 36;
 
+/// The bytes that one version of a key takes in the tables together: its record, and its entry among the revisions.
+pub(crate) fn version_bytes(key: usize, value: usize) -> u64 {
+    (RECORD_HEADER + value + 2 * key + 12 + 13) as u64
+}
+
 /// What a record says beside the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -215,6 +220,14 @@ pub(crate) fn skip_old_versions(escaped: &[u8], at: Option<i64>) -> Vec<u8> {
     target
 }
 
+/// The key in `Old` of one version.
+pub(crate) fn old_version(key: &[u8], revision: Revision) -> Vec<u8> {
+    let mut exact = old_bound(key);
+    exact.extend_from_slice(&(!revision.main).to_be_bytes());
+    exact.extend_from_slice(&(!revision.sub).to_be_bytes());
+    exact
+}
+
 /// Splits a key of `Old` into the escaped user key with its terminator, and the revision.
 pub(crate) fn split_old_key(key: &[u8]) -> Result<(&[u8], Revision), Corruption> {
     let damaged = Corruption {
@@ -336,6 +349,18 @@ pub(crate) mod meta {
     pub(crate) const MEMBERS: &[u8] = b"member/";
     /// One past the last key that begins with [`MEMBERS`].
     pub(crate) const MEMBERS_END: &[u8] = b"member0";
+
+    pub(crate) const ALARMS: &[u8] = b"alarm/";
+    /// One past the last key that begins with [`ALARMS`].
+    pub(crate) const ALARMS_END: &[u8] = b"alarm0";
+    pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
+
+    /// Alarms lie together by type.
+    pub(crate) fn alarm(kind: i32, member_id: u64) -> Bytes {
+        [ALARMS, &kind.to_be_bytes(), &member_id.to_be_bytes()]
+            .concat()
+            .into()
+    }
 
     pub(crate) fn member(id: u64) -> Bytes {
         [MEMBERS, &id.to_be_bytes()].concat().into()

@@ -11,6 +11,7 @@
 //! Invariant: the tables after a command are a function of the tables before it and the command, and
 //! a reader sees the tables between two commits, never inside one.
 
+mod alarm;
 mod applier;
 mod backend;
 mod blocks;
@@ -19,12 +20,14 @@ mod compaction;
 mod counts;
 mod error;
 mod execute;
+mod hash;
 mod history;
 mod keyset;
 mod layout;
 mod lease;
 mod memory;
 mod read;
+mod records;
 mod store;
 mod validate;
 mod view;
@@ -32,13 +35,15 @@ mod view;
 pub use applier::Applier;
 pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
 pub use command::{
-    ClusterVersion, Command, Compact, Compare, CompareResult, CompareTarget, CompareValue,
-    DecodeError, DeleteRange, KeyValue, Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder,
-    LeaseRevoke, MemberAttributes, Op, Publish, Put, Range, RangeResponse, Response, SortOrder,
-    SortTarget, Txn, TxnOp, TxnRequest, TxnResponse,
+    Alarm, AlarmAction, AlarmMember, AlarmType, ClusterVersion, Command, Compact, Compare,
+    CompareResult, CompareTarget, CompareValue, DecodeError, DeleteRange, Downgrade, KeyValue,
+    Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder, LeaseRevoke, MemberAttributes, Op, Publish,
+    Put, Range, RangeResponse, Response, SortOrder, SortTarget, Txn, TxnOp, TxnRequest,
+    TxnResponse,
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
+pub use hash::KeyValueHash;
 pub use history::{Event, EventKind, History, HistoryLimit};
 pub use layout::Revision;
 pub use lease::MAX_LEASE_TTL;

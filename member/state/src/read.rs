@@ -85,7 +85,7 @@ impl<'a, B: Backend> Scan<'a, B> {
         }
     }
 
-    fn walk(&mut self) -> Result<Option<Entry<'_>>, Error> {
+    pub(crate) fn walk(&mut self) -> Result<Option<Entry<'_>>, Error> {
         match self {
             Scan::Point(_) => Ok(None),
             Scan::Current(cursor) => Ok(cursor.next()?),

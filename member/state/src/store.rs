@@ -11,11 +11,13 @@ use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use crate::alarm::{self, Alarmed};
 use crate::applier::Applier;
 use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
 use crate::blocks::Sizes;
 use crate::command::{
-    Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest, TxnResponse,
+    AlarmMember, Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest,
+    TxnResponse,
 };
 use crate::compaction::{self, CompactProgress, Sweep};
 use crate::counts::{COUNTED_AT_OPEN, Counts};
@@ -46,6 +48,10 @@ pub(crate) struct State {
     pub(crate) revision: i64,
     pub(crate) compacted: i64,
     pub(crate) applied: Option<LogPosition>,
+    /// The bytes of all versions ever written; less what sweeps removed, it is what is in use.
+    pub(crate) written_bytes: u64,
+    /// Not in the record: read from the alarms.
+    pub(crate) alarmed: Alarmed,
 }
 
 impl State {
@@ -54,10 +60,15 @@ impl State {
         revision: 1,
         compacted: -1,
         applied: None,
+        written_bytes: 0,
+        alarmed: Alarmed {
+            nospace: false,
+            corrupt: false,
+        },
     };
 
     pub(crate) fn write(&self, batch: &mut Batch) {
-        let mut out = BytesMut::with_capacity(45);
+        let mut out = BytesMut::with_capacity(53);
         out.put_u32(FORMAT);
         out.put_i64(self.revision);
         out.put_i64(self.compacted);
@@ -69,6 +80,7 @@ impl State {
         } else {
             out.put_u8(0);
         }
+        out.put_u64(self.written_bytes);
         batch.put(Table::Meta, Bytes::from_static(meta::STATE), out.freeze());
     }
 
@@ -99,6 +111,9 @@ impl State {
                 revision,
                 compacted,
                 applied,
+                // A record of an earlier release ends here.
+                written_bytes: bytes.try_get_u64().unwrap_or(0),
+                alarmed: Alarmed::default(),
             })
         };
         let state = parse().map_err(damaged)?;
@@ -137,10 +152,15 @@ impl<B: Backend> Store<B> {
         sizes: Sizes,
         counted_at_open: usize,
     ) -> Result<Self, OpenError> {
-        let state = match backend.get(Table::Meta, meta::STATE)? {
+        let mut state = match backend.get(Table::Meta, meta::STATE)? {
             Some(record) => State::read(&record)?,
             None => State::EMPTY,
         };
+        let alarms = alarm::list(View::committed(&backend)).map_err(|error| match error {
+            Error::Backend(error) => OpenError::Backend(error),
+            error => OpenError::Backend(BackendError::new(error)),
+        })?;
+        state.alarmed = Alarmed::of(&alarms);
         // The batch that wrote a revision also wrote the state, so no entry can be ahead of it.
         let ahead = revision_key(Revision {
             main: state.revision + 1,
@@ -196,6 +216,47 @@ impl<B: Backend> Store<B> {
         self.backend.size()
     }
 
+    /// Bytes of the versions that are not compacted away, before compression and without indexes.
+    pub fn size_in_use(&self) -> u64 {
+        let written = self.published().written_bytes;
+        let sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        written.saturating_sub(sweep.removed_bytes())
+    }
+
+    /// The alarms that are on, by type, then by member.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn alarms(&self) -> Result<Vec<AlarmMember>, Error> {
+        alarm::list(View::committed(&self.backend))
+    }
+
+    /// Whether any member has run out of space.
+    pub fn is_out_of_space(&self) -> bool {
+        self.published().alarmed.nospace
+    }
+
+    /// Whether any member is said to be corrupt.
+    pub fn is_corrupt(&self) -> bool {
+        self.published().alarmed.corrupt
+    }
+
+    /// The version that the cluster is being downgraded to, if it is.
+    ///
+    /// # Errors
+    /// When the backend fails or holds a damaged entry.
+    pub fn downgrade_target(&self) -> Result<Option<String>, Error> {
+        let Some(target) = self.backend.get(Table::Meta, meta::DOWNGRADE)? else {
+            return Ok(None);
+        };
+        String::from_utf8(target.into()).map(Some).map_err(|_| {
+            Error::from(Corruption {
+                table: "meta",
+                what: "the version of the downgrade",
+            })
+        })
+    }
+
     pub(crate) fn published(&self) -> RwLockReadGuard<'_, State> {
         // A `State` is replaced in one assignment, so a panic elsewhere cannot have torn it.
         self.state.read().unwrap_or_else(PoisonError::into_inner)
@@ -208,6 +269,9 @@ impl<B: Backend> Store<B> {
     pub fn range(&self, range: &Range) -> Result<RangeResponse, Error> {
         let keys = Keys::new(&range.key, &range.range_end);
         let state = self.published();
+        if state.alarmed.corrupt {
+            return Err(Error::CorruptAlarm);
+        }
         let current = state.revision;
         let at = read::resolve(range.revision, current, state.compacted)?;
         let (scan, shortcut) = self.open_read(range, &keys, at, current)?;
@@ -273,6 +337,9 @@ impl<B: Backend> Store<B> {
         );
         let view = View::committed(&self.backend);
         let state = self.published();
+        if state.alarmed.corrupt {
+            return Err(Error::CorruptAlarm);
+        }
         let current = state.revision;
         let path = Path::choose(view, txn, current, state.compacted)?;
         let (succeeded, ops) = path.walk().enter(txn);

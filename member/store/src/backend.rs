@@ -10,7 +10,8 @@ use bytes::Bytes;
 use member_state::{Backend, BackendError, Batch, Cursor, Entry, Table};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    Cache, ColumnFamily, DB, DBRawIterator, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
+    BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, DBRawIterator,
+    FlushOptions, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::options::{database, families};
@@ -105,6 +106,30 @@ impl RocksBackend {
             .map_err(failed())?
             .create_checkpoint(dir)
             .map_err(failed())
+    }
+
+    /// Rewrites every table without what was overwritten or deleted, and gives the space back. Blocks for as long as it
+    /// takes to read and write everything; reads and writes go on beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Refused`] when the disk is full or fails; nothing is lost then.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        for table in Table::ALL {
+            let everything: (Option<&[u8]>, Option<&[u8]>) = (None, None);
+            self.shared.db.compact_range_cf_opt(
+                self.family(table),
+                everything.0,
+                everything.1,
+                &options,
+            );
+        }
+        // The call above reports nothing; a failed one leaves the database refusing writes and flushes.
+        self.flush()
     }
 
     /// The memory that RocksDB accounts for.
@@ -208,7 +233,7 @@ impl Backend for RocksBackend {
 
     /// Asks RocksDB for several figures under its mutex: not for every request.
     fn size(&self) -> u64 {
-        self.sum(c"rocksdb.total-sst-files-size") + self.sum(c"rocksdb.cur-size-all-mem-tables")
+        self.sum(c"rocksdb.live-sst-files-size") + self.sum(c"rocksdb.cur-size-all-mem-tables")
     }
 }
 

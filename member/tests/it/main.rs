@@ -4,6 +4,7 @@ mod architecture;
 mod cluster;
 mod differential;
 mod lease;
+mod maint;
 mod process;
 mod server;
 mod watch;

@@ -642,11 +642,6 @@ pub(crate) const CASES: &[Case] = &[
         "--auto-tls is not supported by this release of member: it generates no certificates; give it files, which `provision` makes",
     ),
     member_only(
-        &["--quota-backend-bytes=8589934592"],
-        1,
-        "--quota-backend-bytes is not supported by this release of member: the storage quota and its alarm are not part of it yet",
-    ),
-    member_only(
         &["--logger=capnslog"],
         1,
         "--logger is not supported by this release of member: etcd itself gave up capnslog in 3.5; leave the flag out",
@@ -658,10 +653,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
     Case {
         args: &[],
-        env: &[("ETCD_AUTO_COMPACTION_RETENTION", "1")],
+        env: &[("ETCD_MAX_WALS", "1")],
         file: None,
         exit: 1,
-        text: "--auto-compaction-retention is not supported by this release of member: compaction on a schedule is not part of it yet; compact through the API",
+        text: "--max-wals is not supported by this release of member: its log keeps what --snapshot-count and --snapshot-catchup-entries ask for; there are no files to count",
         etcd: Etcd::Differs,
     },
     Case {

@@ -402,6 +402,13 @@ impl<E: Engine> Consensus<E> {
         }
     }
 
+    /// Entries that are committed and not applied here.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.progress()
+            .committed
+            .saturating_sub(self.replica.applied_index())
+    }
+
     /// Hands leadership to `target` and returns when this member knows it leads, or after the election timeout.
     pub(crate) async fn transfer_leader(
         &self,

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt};
 use member_log::{Entry, LogId, Peer, TypeConfig};
@@ -113,13 +114,16 @@ impl<E: Engine> StateMachine<E> {
         let mut compacted = false;
         let mut leases = Vec::new();
         let mut departed = Vec::new();
+        let mut grown = false;
+        let began = Instant::now();
         let store = self.replica.store();
         let mut applier = store.begin();
         let before = applier.revision();
         if self.replica.feed.wanted() {
             applier.collect_events();
         }
-        self.unflushed.entries += entries.len() as u64;
+        let count = entries.len() as u64;
+        self.unflushed.entries += count;
         for entry in entries {
             let position = position(&entry.log_id);
             if position.term > self.term {
@@ -153,6 +157,10 @@ impl<E: Engine> StateMachine<E> {
                     if answer.is_ok() {
                         leases.extend(LeaseChange::of(command.op.as_ref()));
                     }
+                    if let (Ok(_), Some(op)) = (&answer, &command.op) {
+                        grown |= op.cost() > 0;
+                        self.replica.metrics.applied(op);
+                    }
                     compacted |= answer.is_ok() && matches!(command.op, Some(Op::Compact(_)));
                     if let Some(waiter) = waiter {
                         answers.push_back((waiter, answer));
@@ -161,6 +169,7 @@ impl<E: Engine> StateMachine<E> {
             }
         }
         let (after, events) = (applier.revision(), applier.take_events());
+        let committing = Instant::now();
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
         self.replica.feed.publish(before, after, events);
@@ -168,6 +177,9 @@ impl<E: Engine> StateMachine<E> {
         if !departed.is_empty() {
             self.removals.set(self.removed.clone());
         }
+        self.replica
+            .metrics
+            .applied_batch(began, committing, count, last);
         self.replica.publish(last + 1);
         for (id, urls) in departed {
             tracing::info!("removed-remote-peer-id" = %format_args!("{id:x}"), "removed member");
@@ -180,6 +192,9 @@ impl<E: Engine> StateMachine<E> {
         }
         if compacted {
             self.replica.compaction.notify_one();
+        }
+        if grown && !self.replica.has_room(0) && !store.is_out_of_space() {
+            self.replica.over_quota.notify_one();
         }
         if self.unflushed.entries >= self.entries_to_flush || self.unflushed.bytes >= FLUSH_BYTES {
             self.unflushed = Unflushed::default();

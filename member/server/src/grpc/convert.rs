@@ -204,6 +204,7 @@ fn response_op(response: Response) -> pb::ResponseOp {
     let response = match response {
         Response::Empty
         | Response::Compact { .. }
+        | Response::Alarm(_)
         | Response::LeaseGrant { .. }
         | Response::LeaseRevoke { .. } => None,
         Response::Range(response) => Some(Wire::ResponseRange(range_response(header, response))),

@@ -33,6 +33,7 @@ impl<E: Engine> Kv for KvService<E> {
             }
             self.0.linearize().await?;
         }
+        self.0.metrics.ranged();
         let store = self.0.store();
         let response = if store.is_short(&range, SHORT_RANGE) {
             store.range(&range)

@@ -1,19 +1,89 @@
 //! The Maintenance service, as far as it is served.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::maintenance_server::Maintenance;
+use member_state::{AlarmAction, AlarmMember, AlarmType};
+use pb::alarm_request::AlarmAction as Asked;
+use pb::downgrade_request::DowngradeAction;
 use tonic::{Request, Response, Status};
 
+use super::{not_written, refused};
+use crate::downgrade::{self, DowngradeError};
 use crate::engine::Engine;
-use crate::node::{MoveLeaderError, Node, SERVER_VERSION};
+use crate::node::{MoveLeaderError, Node, SERVER_VERSION, STORAGE_VERSION, alarm_name};
 
 /// The Maintenance service.
 pub(crate) struct MaintenanceService<E: Engine>(pub(crate) Arc<Node<E>>);
 
+impl<E: Engine> MaintenanceService<E> {
+    fn header(&self) -> pb::ResponseHeader {
+        self.0.header(self.0.store().revision())
+    }
+}
+
+/// An alarm type off the wire. One that this version does not know is none, which nothing matches.
+fn alarm_in(alarm: i32) -> AlarmType {
+    AlarmType::try_from(alarm).unwrap_or(AlarmType::None)
+}
+
+fn alarm_out(alarm: AlarmMember) -> pb::AlarmMember {
+    pb::AlarmMember {
+        member_id: alarm.member_id,
+        alarm: alarm.alarm as i32,
+    }
+}
+
+fn not_downgraded(error: &DowngradeError) -> Status {
+    match error {
+        DowngradeError::Format | DowngradeError::Target => {
+            Status::invalid_argument(error.to_string())
+        }
+        DowngradeError::InProgress | DowngradeError::NoneInProgress => {
+            Status::failed_precondition(error.to_string())
+        }
+        DowngradeError::Write(error) => not_written(error),
+        DowngradeError::State(error) => refused(error),
+    }
+}
+
+fn gone(error: tokio::task::JoinError) -> Status {
+    Status::internal(format!("etcdserver: the work was given up: {error}"))
+}
+
 #[tonic::async_trait]
 impl<E: Engine> Maintenance for MaintenanceService<E> {
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let request = request.into_inner();
+        let node = &self.0;
+        let kind = alarm_in(request.alarm);
+        let change = |action| node.change_alarm(action, request.member_id, kind);
+        let alarms = match Asked::try_from(request.action) {
+            Ok(Asked::Get) => {
+                node.linearize().await?;
+                let mut alarms = node.store().alarms().map_err(|e| refused(&e))?;
+                alarms.retain(|alarm| kind == AlarmType::None || alarm.alarm == kind);
+                alarms
+            }
+            Ok(Asked::Activate) => change(AlarmAction::Activate)
+                .await
+                .map_err(|e| not_written(&e))?,
+            Ok(Asked::Deactivate) => change(AlarmAction::Deactivate)
+                .await
+                .map_err(|e| not_written(&e))?,
+            Err(_) => Vec::new(),
+        };
+        Ok(Response::new(pb::AlarmResponse {
+            header: Some(self.header()),
+            alarms: alarms.into_iter().map(alarm_out).collect(),
+        }))
+    }
+
     async fn status(
         &self,
         _: Request<pb::StatusRequest>,
@@ -22,26 +92,86 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         let leadership = node.seen_leadership();
         let progress = node.progress();
         let store = node.store();
-        let size = i64::try_from(store.size()).unwrap_or(i64::MAX);
-        let errors = if leadership.leader.is_none() {
-            vec!["etcdserver: no leader".to_owned()]
-        } else {
-            Vec::new()
-        };
+        let size = store.size();
+        let in_use = store.size_in_use().min(size);
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let mut errors = Vec::new();
+        if leadership.leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        for alarm in store.alarms().map_err(|e| refused(&e))? {
+            // The text form of Go's protobuf, its trailing space included; zero fields are left out there.
+            errors.push(match alarm.member_id {
+                0 => format!("alarm:{} ", alarm_name(alarm.alarm)),
+                id => format!("memberID:{id} alarm:{} ", alarm_name(alarm.alarm)),
+            });
+        }
+        let target = store.downgrade_target().map_err(|e| refused(&e))?;
         Ok(Response::new(pb::StatusResponse {
             header: Some(node.header(store.revision())),
             version: SERVER_VERSION.to_owned(),
-            db_size: size,
+            db_size: bytes(size),
             leader: leadership.leader.unwrap_or(0),
             raft_index: progress.committed,
             raft_term: leadership.term,
             raft_applied_index: node.applied_index(),
             errors,
-            db_size_in_use: size,
+            db_size_in_use: bytes(in_use),
             is_learner: node.is_learner(),
-            storage_version: String::new(),
-            db_size_quota: 0,
-            downgrade_info: None,
+            storage_version: STORAGE_VERSION.to_owned(),
+            // etcd shows the flag, whose negative values turn the quota off.
+            db_size_quota: node.replica.quota.limit().map_or(-1, bytes),
+            downgrade_info: Some(pb::DowngradeInfo {
+                enabled: target.is_some(),
+                target_version: target.unwrap_or_default(),
+            }),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.0.defragment().await.map_err(Status::unknown)?;
+        Ok(Response::new(pb::DefragmentResponse {
+            header: Some(self.header()),
+        }))
+    }
+
+    async fn hash(
+        &self,
+        _: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        let store = self.0.store();
+        let began = Instant::now();
+        let hash = tokio::task::spawn_blocking(move || store.hash_backend())
+            .await
+            .map_err(gone)?
+            .map_err(|e| refused(&e))?;
+        self.0.metrics.hash.observe(began.elapsed());
+        Ok(Response::new(pb::HashResponse {
+            header: Some(self.header()),
+            hash,
+        }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        let store = self.0.store();
+        let began = Instant::now();
+        let found = tokio::task::spawn_blocking(move || store.hash_kv(revision))
+            .await
+            .map_err(gone)?
+            .map_err(|e| refused(&e))?;
+        self.0.metrics.hash_rev.observe(began.elapsed());
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.0.header(found.current)),
+            hash: found.hash,
+            compact_revision: found.compact_revision,
+            hash_revision: found.revision,
         }))
     }
 
@@ -51,7 +181,7 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         match self.0.move_leader(request.into_inner().target_id).await {
             Ok(()) => Ok(Response::new(pb::MoveLeaderResponse {
-                header: Some(self.0.header(self.0.store().revision())),
+                header: Some(self.header()),
             })),
             Err(error @ (MoveLeaderError::NotLeader | MoveLeaderError::BadTarget)) => {
                 Err(Status::failed_precondition(error.to_string()))
@@ -60,5 +190,25 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
                 Err(Status::unavailable(error.to_string()))
             }
         }
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let request = request.into_inner();
+        let node = &self.0;
+        node.linearize().await?;
+        let done = match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate) => downgrade::validate(node, &request.version),
+            Ok(DowngradeAction::Enable) => downgrade::enable(node, &request.version).await,
+            Ok(DowngradeAction::Cancel) => downgrade::cancel(node).await,
+            Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
+        };
+        done.map_err(|error| not_downgraded(&error))?;
+        Ok(Response::new(pb::DowngradeResponse {
+            header: Some(self.header()),
+            version: downgrade::cluster_version(),
+        }))
     }
 }

@@ -39,7 +39,8 @@ fn code(error: &member_state::Error) -> Code {
         Error::Compacted | Error::FutureRevision | Error::LeaseTtlTooLarge => Code::OutOfRange,
         Error::LeaseExist => Code::FailedPrecondition,
         Error::LeaseNotFound => Code::NotFound,
-        Error::Corrupt(_) => Code::DataLoss,
+        Error::NoSpace => Code::ResourceExhausted,
+        Error::CorruptAlarm | Error::Corrupt(_) => Code::DataLoss,
         Error::Backend(_) => Code::Unknown,
     }
 }

@@ -5,6 +5,7 @@
 mod concurrency;
 mod failure;
 mod golden;
+mod hash;
 mod history;
 mod lease;
 mod model;
