@@ -12,6 +12,7 @@ mod authority;
 mod barrier;
 mod consensus;
 mod engine;
+mod gateway;
 mod grpc;
 mod http;
 mod leases;

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod differential;
+mod gateway;
 mod lease;
 mod process;
 mod server;
