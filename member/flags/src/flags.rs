@@ -84,6 +84,8 @@ pub struct Flags {
     pub max_request_bytes: u64,
     /// `--max-concurrent-streams`
     pub max_concurrent_streams: u32,
+    /// `--enable-grpc-gateway`
+    pub enable_grpc_gateway: bool,
     /// `--grpc-keepalive-interval`; zero disables.
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`; zero disables.
@@ -148,6 +150,7 @@ impl Default for Flags {
             // 1.5 MiB, of which etcd says that it keeps the mean time to recovery short.
             max_request_bytes: 1_572_864,
             max_concurrent_streams: u32::MAX,
+            enable_grpc_gateway: true,
             grpc_keepalive_interval: Duration::from_secs(2 * 60 * 60),
             grpc_keepalive_timeout: Duration::from_secs(20),
             watch_progress_notify_interval: Duration::from_secs(10 * 60),
@@ -332,6 +335,7 @@ impl Flags {
             "max-txn-ops" => self.max_txn_ops = parse_u64(value)?,
             "max-request-bytes" => self.max_request_bytes = parse_u64(value)?,
             "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
+            "enable-grpc-gateway" => self.enable_grpc_gateway = parse_bool(value)?,
             "grpc-keepalive-interval" => self.grpc_keepalive_interval = parse_duration(value)?,
             "grpc-keepalive-timeout" => self.grpc_keepalive_timeout = parse_duration(value)?,
             "watch-progress-notify-interval" => {
@@ -414,6 +418,7 @@ impl Flags {
             max_txn_ops,
             max_request_bytes,
             max_concurrent_streams,
+            enable_grpc_gateway,
             grpc_keepalive_interval,
             grpc_keepalive_timeout,
             watch_progress_notify_interval,
@@ -481,6 +486,7 @@ impl Flags {
             ("max-txn-ops", max_txn_ops.to_string()),
             ("max-request-bytes", max_request_bytes.to_string()),
             ("max-concurrent-streams", max_concurrent_streams.to_string()),
+            ("enable-grpc-gateway", enable_grpc_gateway.to_string()),
             (
                 "grpc-keepalive-interval",
                 format_duration(*grpc_keepalive_interval),

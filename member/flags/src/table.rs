@@ -70,8 +70,7 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Member, "max-txn-ops", Uint, "128", "Most operations in a transaction."),
     FlagDef::new(Member, "max-request-bytes", Uint, "1572864", "Largest request (in bytes) that is accepted from a client."),
     FlagDef::new(Member, "max-concurrent-streams", Uint32, "4294967295", "Most streams that a client may have open at a time."),
-    FlagDef::new(Member, "enable-grpc-gateway", Bool, "true", "Serve the API as JSON over HTTP too.")
-        .also(&["false"]).refused("it serves no JSON gateway yet"),
+    FlagDef::new(Member, "enable-grpc-gateway", Bool, "true", "Serve the API as JSON over HTTP too."),
     FlagDef::new(Member, "grpc-keepalive-min-time", Duration, "5s", "Shortest time between two pings of a client.")
         .refused("pings of clients are answered whenever they come"),
     FlagDef::new(Member, "grpc-keepalive-interval", Duration, "2h", "Time between two pings of the server to an idle client (0 to disable)."),

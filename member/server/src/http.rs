@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tonic::body::Body;
 
@@ -224,6 +224,12 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    allow_any_origin(headers);
+    response
+}
+
+/// Lets the scripts of any site call, as `--cors` does without a value.
+pub(crate) fn allow_any_origin(headers: &mut HeaderMap) {
     headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
     headers.insert(
         "access-control-allow-methods",
@@ -233,7 +239,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
         "access-control-allow-headers",
         HeaderValue::from_static("accept, content-type, authorization"),
     );
-    response
 }
 
 /// Query parameters without escapes, which none of these has.

@@ -15,6 +15,7 @@ mod connected;
 mod consensus;
 mod downgrade;
 mod engine;
+mod gateway;
 mod grpc;
 mod http;
 mod join;

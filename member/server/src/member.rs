@@ -796,7 +796,7 @@ fn serve_ports<E: Engine>(
     let receive = usize::try_from(flags.max_request_bytes)
         .unwrap_or(usize::MAX)
         .saturating_add(GRPC_OVERHEAD_BYTES);
-    let client_port = ClientPort::new(node, receive);
+    let client_port = ClientPort::new(node, receive, flags.enable_grpc_gateway);
     for (listener, tls) in ports.client {
         let port = client_port.clone();
         let service = move |request: Request<Incoming>| {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use member_proto::etcdserverpb::auth_server::AuthServer;
@@ -20,6 +21,7 @@ use tonic::codegen::Service;
 use tonic::{Code, Status};
 
 use crate::engine::Engine;
+use crate::gateway;
 use crate::grpc::{
     AuthService, ClusterService, ElectionService, HealthService, KvService, LeaseService,
     LockService, MaintenanceService, WatchService, not_for_learners,
@@ -46,7 +48,9 @@ pub(crate) struct ClientPort<E: Engine> {
     auth: AuthServer<AuthService<E>>,
     lock: LockServer<LockService<E>>,
     election: ElectionServer<ElectionService<E>>,
-    health: HealthServer<HealthService<E>>,
+    health: HealthServer<HealthService>,
+    /// The bytes of a request that comes as JSON; `None`: no such request is served.
+    gateway: Option<usize>,
 }
 
 impl<E: Engine> Clone for ClientPort<E> {
@@ -62,13 +66,14 @@ impl<E: Engine> Clone for ClientPort<E> {
             lock: self.lock.clone(),
             election: self.election.clone(),
             health: self.health.clone(),
+            gateway: self.gateway,
         }
     }
 }
 
 impl<E: Engine> ClientPort<E> {
-    /// The services over a member; `receive` bounds the bytes of a request.
-    pub(crate) fn new(node: &Arc<Node<E>>, receive: usize) -> Self {
+    /// The services over a member; `receive` bounds the bytes of a request. `json`: also as JSON.
+    pub(crate) fn new(node: &Arc<Node<E>>, receive: usize, json: bool) -> Self {
         Self {
             node: Arc::clone(node),
             kv: KvServer::new(KvService(Arc::clone(node)))
@@ -95,20 +100,40 @@ impl<E: Engine> ClientPort<E> {
             election: ElectionServer::new(ElectionService(Arc::clone(node)))
                 .max_decoding_message_size(receive)
                 .max_encoding_message_size(usize::MAX),
-            health: HealthServer::new(HealthService(Arc::clone(node)))
+            health: HealthServer::new(HealthService)
                 .max_decoding_message_size(receive)
                 .max_encoding_message_size(usize::MAX),
+            gateway: json.then_some(receive),
         }
     }
 
-    pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        // A service's path begins with its package, never with a version.
+        let json = path.starts_with("/v3/") || path.starts_with("/v3beta/") || path == "/v3";
+        match self.gateway {
+            Some(receive) if json => gateway::respond(self, request, receive).await,
+            _ if json => plain::respond(&self.node, &request).await,
+            _ => match self.serve(request).await {
+                Ok(response) => response,
+                Err((port, request)) => plain::respond(&port.node, &request).await,
+            },
+        }
+    }
+
+    /// Answers a gRPC request; gives back what is none.
+    async fn serve<B>(mut self, request: Request<B>) -> Result<Response<Body>, (Self, Request<B>)>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<tonic::codegen::StdError> + Send + 'static,
+    {
         let path = request.uri().path().to_owned();
         let service = path
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
         if self.node.is_learner() && is_grpc(&request) && !LEARNER_CALLS.contains(&path.as_str()) {
-            return not_for_learners().into_http();
+            return Ok(not_for_learners().into_http());
         }
         let call = self.node.metrics.calls.start(&path);
         let answered = match service {
@@ -121,12 +146,22 @@ impl<E: Engine> ClientPort<E> {
             Some("v3lockpb.Lock") => self.lock.call(request).await,
             Some("v3electionpb.Election") => self.election.call(request).await,
             Some("grpc.health.v1.Health") => self.health.call(request).await,
-            _ if is_grpc(&request) => return not_served(&path),
-            _ => return plain::respond(&self.node, &request).await,
+            _ if is_grpc(&request) => return Ok(not_served(&path)),
+            _ => return Err((self, request)),
         };
         match answered {
-            Ok(response) => call.finish(worded(response, &path), self.node.slow_request),
+            Ok(response) => Ok(call.finish(worded(response, &path), self.node.slow_request)),
             Err(never) => match never {},
+        }
+    }
+}
+
+impl<E: Engine> gateway::Call for ClientPort<E> {
+    async fn call(self, request: Request<Body>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        match self.serve(request).await {
+            Ok(response) => response,
+            Err(_) => not_served(&path),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::backend::{Backend, Cursor, Table};
 use crate::error::Error;
-use crate::history::{self, HistoryBounds, HistoryRecord, Keep, Step};
+use crate::records::{self, HistoryBounds, HistoryRecord, Keep, Step};
 use crate::layout::Revision;
 use crate::read::{Keys, Scan};
 use crate::store::Store;
@@ -87,13 +87,13 @@ impl<B: Backend> Store<B> {
                 record.stored_value(&mut value);
                 hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
             };
-            let step = history::step(&self.backend, bounds, keep, from, STEP, &mut visit)?;
+            let step = records::step(&self.backend, bounds, keep, from, STEP, &mut visit)?;
             if self.compact_revision() != compacted {
                 return Ok(None);
             }
             match step {
                 Step::More(next) => from = next,
-                Step::Missing => return Err(history::missing()),
+                Step::Missing => return Err(records::missing()),
                 Step::Done => break,
             }
         }
@@ -134,14 +134,14 @@ impl<B: Backend> Store<B> {
             at: bounds.compacted,
             tombstones: true,
         };
-        let step = history::step(&self.backend, bounds, keep, from, max, &mut visit)?;
+        let step = records::step(&self.backend, bounds, keep, from, max, &mut visit)?;
         if self.compact_revision() != bounds.compacted {
             return Err(Error::Compacted);
         }
         match step {
             Step::More(next) => Ok(Some(next)),
             Step::Done => Ok(None),
-            Step::Missing => Err(history::missing()),
+            Step::Missing => Err(records::missing()),
         }
     }
 

@@ -48,6 +48,7 @@ pub use history::{Event, EventKind, History, HistoryLimit};
 pub use layout::Revision;
 pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;
+pub use records::{HistoryBounds, HistoryRecord};
 pub use store::{LogPosition, Store};
 pub use validate::{
     MAX_TXN_DEPTH, validate_delete_range, validate_lease_grant, validate_put, validate_range,

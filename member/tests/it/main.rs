@@ -3,6 +3,7 @@
 mod architecture;
 mod cluster;
 mod differential;
+mod gateway;
 mod lease;
 mod maint;
 mod process;
