@@ -3,12 +3,13 @@
 //! An applier gathers the effects of any number of commands in one batch. Its own commands see them at once;
 //! readers see them all after [`Applier::commit`], or never.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::{Auth, AuthError, AuthOp, AuthRequest};
 use crate::backend::{Backend, BackendError, Batch, Table};
 use crate::command::{Command, Compact, MemberAttributes, Op, Publish, Response};
 use crate::error::Error;
@@ -23,18 +24,24 @@ pub struct Applier<'a, B: Backend> {
     batch: Batch,
     arena: Arena,
     state: State,
+    /// Users and roles after the commands so far.
+    auth: Arc<Auth>,
+    /// Whether `auth` is no longer the published one.
+    auth_changed: bool,
     /// The first failure of the backend; the batch may miss writes and must not be committed.
     failed: Option<Error>,
     dirty: bool,
 }
 
 impl<'a, B: Backend> Applier<'a, B> {
-    pub(crate) fn new(store: &'a Store<B>, state: State) -> Self {
+    pub(crate) fn new(store: &'a Store<B>, state: State, auth: Arc<Auth>) -> Self {
         Applier {
             store,
             batch: Batch::new(),
             arena: Arena::default(),
             state,
+            auth,
+            auth_changed: false,
             failed: None,
             dirty: false,
         }
@@ -69,10 +76,14 @@ impl<'a, B: Backend> Applier<'a, B> {
         );
         self.state.applied = Some(position);
         self.dirty = true;
-        let Some(op) = command.and_then(|command| command.op.as_ref()) else {
+        let Some((command, op)) = command.and_then(|command| Some((command, command.op.as_ref()?)))
+        else {
             return Ok(Response::Empty);
         };
-        let result = self.run(op, want_response);
+        let result = match self.admit(command) {
+            Ok(()) => self.run(op, want_response),
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result
             && error.is_fatal()
         {
@@ -82,6 +93,23 @@ impl<'a, B: Backend> Applier<'a, B> {
             Ok(_) if !want_response => Ok(Response::Empty),
             result => result,
         }
+    }
+
+    fn admit(&self, command: &Command) -> Result<(), Error> {
+        if !self.auth.enabled() {
+            return Ok(());
+        }
+        self.auth.admit(command, &|lease| self.lease_keys(lease))
+    }
+
+    /// The keys attached to a lease.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "no key is attached to a lease yet"
+    )]
+    fn lease_keys(&self, _lease: i64) -> Result<Vec<Bytes>, Error> {
+        Ok(Vec::new())
     }
 
     fn run(&mut self, op: &Op, want_response: bool) -> Result<Response, Error> {
@@ -99,7 +127,25 @@ impl<'a, B: Backend> Applier<'a, B> {
                 self.batch.put(Table::Meta, key, version);
                 Ok(Response::Empty)
             }
+            Op::Auth(op) => Ok(self.auth(op)?),
         }
+    }
+
+    fn auth(&mut self, op: &AuthOp) -> Result<Response, AuthError> {
+        let mut token = String::new();
+        if let Some(request) = &op.request {
+            if let (AuthRequest::Authenticate(who), Some(position)) = (request, self.state.applied)
+            {
+                token = format!("{}.{}", who.token_prefix, position.index);
+            }
+            // Refused operations leave no trace: each checks everything before it writes.
+            let auth = Arc::make_mut(&mut self.auth);
+            self.auth_changed |= auth.apply(request, &mut self.batch)?;
+        }
+        Ok(Response::Auth {
+            revision: self.state.revision,
+            token,
+        })
     }
 
     fn execute(
@@ -187,6 +233,9 @@ impl<'a, B: Backend> Applier<'a, B> {
         let mut published = published.unwrap_or_else(PoisonError::into_inner);
         self.store.backend.write(&self.batch)?;
         *published = self.state;
+        if self.auth_changed {
+            self.store.publish_auth(Arc::clone(&self.auth));
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@
 //! a reader sees the tables between two commits, never inside one.
 
 mod applier;
+mod auth;
 mod backend;
 mod command;
 mod compaction;
@@ -26,6 +27,11 @@ mod validate;
 mod view;
 
 pub use applier::Applier;
+pub use auth::{
+    Auth, AuthError, AuthOp, AuthRequest, Authenticate, Caller, ChangePassword, Nothing,
+    Permission, PermissionType, Role, RoleGrantPermission, RoleName, RoleRevokePermission, User,
+    UserAdd, UserName, UserRole,
+};
 pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
 pub use command::{
     ClusterVersion, Command, Compact, Compare, CompareResult, CompareTarget, CompareValue,

@@ -94,7 +94,7 @@ impl Model {
                     Ok(Response::Compact { revision: begin })
                 }
             }
-            Op::Publish(_) | Op::ClusterVersion(_) => Ok(Response::Empty),
+            Op::Publish(_) | Op::ClusterVersion(_) | Op::Auth(_) => Ok(Response::Empty),
         };
         match response {
             Ok(_) => self.revision = self.seen(begin),
