@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use crate::{Bootstrap, FlagError, Flags, LogOutput, Resolve, Url, Urls, flags::MAX_ELECTION_MS};
+use crate::{
+    AuthToken, Bootstrap, FlagError, Flags, LogOutput, Resolve, Url, Urls, flags::MAX_ELECTION_MS,
+};
 
 impl Flags {
     /// Checks everything that a restart over existing data needs.
@@ -64,6 +66,7 @@ impl Flags {
         if !self.listen_client_urls.is_empty() && self.advertise_client_urls.is_empty() {
             return Err(FlagError::AdvertiseClientMissing);
         }
+        AuthToken::parse(&self.auth_token)?;
         Ok(())
     }
 

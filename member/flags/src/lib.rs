@@ -19,6 +19,7 @@
 //!                                                                └─no──────────────────────────┘
 //! ```
 
+mod auth;
 mod bootstrap;
 mod check;
 mod def;
@@ -35,6 +36,7 @@ mod url;
 mod warning;
 mod yaml;
 
+pub use auth::{AuthToken, JwtOptions};
 pub use bootstrap::{Bootstrap, ClusterState, InitialCluster, InitialMember, Resolve};
 pub use def::{FlagDef, Group, Kind, Minor, Support, lookup, suggest};
 pub use error::FlagError;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Callers, CallersError, SimpleTokens};
 use crate::barrier::Barrier;
 use crate::consensus::{Consensus, Settings, Stopped};
 use crate::engine::Engine;
@@ -68,6 +69,9 @@ pub enum MemberError {
     /// Certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Tokens cannot be made or checked.
+    #[error(transparent)]
+    Callers(#[from] CallersError),
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -261,6 +265,7 @@ impl<E: Engine> Member<E> {
             None
         };
         flags.check_transport()?;
+        let callers = Callers::new(flags)?;
         let client_tls = Acceptor::new(client_files(flags))?;
         let peer_tls = Acceptor::new(peer_files(flags))?;
         let connector = PeerConnector::new(peer_files(flags))?;
@@ -285,7 +290,12 @@ impl<E: Engine> Member<E> {
             dir: layout.state.clone(),
             source,
         };
-        let replica = Arc::new(open_engine().and_then(Replica::open).map_err(state_error)?);
+        let tokens = SimpleTokens::new(flags.effective_auth_token_ttl());
+        let replica = Arc::new(
+            open_engine()
+                .and_then(|engine| Replica::open(engine, tokens))
+                .map_err(state_error)?,
+        );
 
         let id = identity.member_id;
         let election_timeout = Duration::from_millis(flags.election_timeout_ms);
@@ -337,6 +347,7 @@ impl<E: Engine> Member<E> {
             replica,
             proposals,
             barrier,
+            callers,
             metrics,
             max_txn_ops: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
             patience,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use member_proto::etcdserverpb as pb;
-use member_state::{CompactProgress, Op, Response, Store};
+use member_state::{Caller, CompactProgress, Op, Response, Store};
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::auth::Callers;
 use crate::barrier::Barrier;
 use crate::consensus::{Consensus, Leadership, Progress};
 use crate::engine::Engine;
@@ -37,6 +38,7 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) proposals: Arc<Proposals>,
     pub(crate) writer: Writer<E>,
     pub(crate) barrier: Barrier,
+    pub(crate) callers: Callers,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) max_txn_ops: usize,
     pub(crate) patience: Duration,
@@ -73,8 +75,9 @@ impl<E: Engine> Node<E> {
         self.replica.store()
     }
 
+    /// Writes what the member itself has to say, in nobody's name.
     pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
-        self.writer.write(op).await
+        self.writer.write(op, Caller::default()).await
     }
 
     /// Returns when a read of the local state is linearizable.

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use member_state::Store;
 use tokio::sync::{Notify, watch};
 
+use crate::auth::SimpleTokens;
 use crate::engine::Engine;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
@@ -17,11 +18,13 @@ pub(crate) struct Replica<E: Engine> {
     applied: watch::Sender<u64>,
     /// Rung when a compaction was applied and has keys to remove.
     pub(crate) compaction: Notify,
+    /// The tokens that the log made known.
+    pub(crate) tokens: SimpleTokens,
 }
 
 impl<E: Engine> Replica<E> {
     /// Opens the state of the engine's last durable point.
-    pub(crate) fn open(engine: E) -> io::Result<Self> {
+    pub(crate) fn open(engine: E, tokens: SimpleTokens) -> io::Result<Self> {
         let store = Store::open(engine.open()?).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         Ok(Self {
@@ -29,12 +32,18 @@ impl<E: Engine> Replica<E> {
             store: ArcSwap::from_pointee(store),
             applied: watch::Sender::new(applied),
             compaction: Notify::new(),
+            tokens,
         })
     }
 
     /// The store of this moment; one request uses one.
     pub(crate) fn store(&self) -> Arc<Store<E::Backend>> {
         self.store.load_full()
+    }
+
+    /// Whether calls are checked; cheap enough for every call.
+    pub(crate) fn auth_enabled(&self) -> bool {
+        self.store.load().auth_enabled()
     }
 
     pub(crate) fn engine(&self) -> &E {

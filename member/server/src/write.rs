@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use member_state::{Command, Op, Response};
+use member_state::{Caller, Command, Op, Response};
 
 use crate::consensus::{Consensus, Leadership};
 use crate::engine::Engine;
@@ -65,13 +65,17 @@ impl<E: Engine> Writer<E> {
         }
     }
 
-    /// Proposes `op` and waits for its effect here.
-    pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
+    /// Proposes `op` in the name of `caller` and waits for its effect here.
+    pub(crate) async fn write(&self, op: Op, caller: Caller) -> Result<Response, WriteError> {
         let (writes, bytes) = self.proposals.pending();
         if writes >= MAX_PENDING || bytes >= MAX_PENDING_BYTES {
             return Err(WriteError::TooManyRequests);
         }
-        let command = Command::new(self.proposals.next_id(), op);
+        let command = Command {
+            user: caller.user,
+            auth_revision: caller.revision,
+            ..Command::new(self.proposals.next_id(), op)
+        };
         let encoded = command.encode();
         if encoded.len() > self.max_request_bytes {
             return Err(WriteError::TooLarge);

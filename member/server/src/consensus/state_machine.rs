@@ -107,6 +107,9 @@ impl<E: Engine> StateMachine<E> {
                     {
                         return Err(io::Error::other(error.clone()));
                     }
+                    if let (Ok(_), Some(Op::Auth(op))) = (&answer, &command.op) {
+                        self.replica.tokens.observe(op, position.index);
+                    }
                     compacted |= answer.is_ok() && matches!(command.op, Some(Op::Compact(_)));
                     if let Some(waiter) = waiter {
                         answers.push_back((waiter, answer));

@@ -19,9 +19,11 @@ impl<E: Engine> Cluster for ClusterService<E> {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         if request.into_inner().linearizable {
             self.0.linearize().await?;
         }
+        self.0.authorize_user(credentials).await?;
         let members = self.0.members().map_err(|e| refused(&e))?;
         // etcd's member lists carry no revision.
         Ok(Response::new(pb::MemberListResponse {

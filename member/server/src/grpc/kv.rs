@@ -10,17 +10,12 @@ use member_state::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{convert, not_written, refused};
+use super::{convert, mismatch, refused};
 use crate::engine::Engine;
 use crate::node::Node;
 
 /// The KV service.
 pub(crate) struct KvService<E: Engine>(pub(crate) Arc<Node<E>>);
-
-/// The state answered a request of one kind with the answer of another: a bug.
-fn mismatch() -> Status {
-    Status::internal("etcdserver: the state gave an answer of another kind")
-}
 
 /// Keys that a range may return and still be read on the reactor: about a millisecond.
 const SHORT_RANGE: i64 = 1000;
@@ -36,11 +31,18 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let range = convert::range(request.into_inner());
         validate_range(&range).map_err(|e| refused(&e))?;
         if !range.serializable {
             self.0.linearize().await?;
         }
+        let reading = self
+            .0
+            .begin_read(credentials, |auth, caller| {
+                Ok(auth.may_read(caller, &range.key, &range.range_end)?)
+            })
+            .await?;
         let store = self.0.store();
         let response = if is_long(&range) {
             tokio::task::spawn_blocking(move || store.range(&range))
@@ -50,6 +52,7 @@ impl<E: Engine> Kv for KvService<E> {
             store.range(&range)
         };
         let response = response.map_err(|e| refused(&e))?;
+        self.0.end_read(&reading)?;
         Ok(Response::new(convert::range_response(
             self.0.header(0),
             response,
@@ -60,14 +63,10 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let put = convert::put(request.into_inner());
         validate_put(&put).map_err(|e| refused(&e))?;
-        match self
-            .0
-            .write(Op::Put(put))
-            .await
-            .map_err(|e| not_written(&e))?
-        {
+        match self.0.write_as(Op::Put(put), credentials).await? {
             Applied::Put { revision, prev } => Ok(Response::new(pb::PutResponse {
                 header: Some(self.0.header(revision)),
                 prev_kv: prev.map(convert::key_value),
@@ -80,13 +79,13 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let delete = convert::delete_range(request.into_inner());
         validate_delete_range(&delete).map_err(|e| refused(&e))?;
         match self
             .0
-            .write(Op::DeleteRange(delete))
-            .await
-            .map_err(|e| not_written(&e))?
+            .write_as(Op::DeleteRange(delete), credentials)
+            .await?
         {
             Applied::DeleteRange {
                 revision,
@@ -105,20 +104,22 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let txn = convert::txn(request.into_inner());
         validate_txn(&txn, self.0.max_txn_ops()).map_err(|e| refused(&e))?;
         let response = if txn.is_read_only() {
             if !txn.is_serializable() {
                 self.0.linearize().await?;
             }
-            self.0.store().read_txn(&txn).map_err(|e| refused(&e))?
-        } else {
-            match self
+            let reading = self
                 .0
-                .write(Op::Txn(txn))
-                .await
-                .map_err(|e| not_written(&e))?
-            {
+                .begin_read(credentials, |auth, caller| auth.may_read_txn(caller, &txn))
+                .await?;
+            let response = self.0.store().read_txn(&txn).map_err(|e| refused(&e))?;
+            self.0.end_read(&reading)?;
+            response
+        } else {
+            match self.0.write_as(Op::Txn(txn), credentials).await? {
                 Applied::Txn(response) => response,
                 _ => return Err(mismatch()),
             }
@@ -133,13 +134,10 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials.clone()).await?;
         let compact = convert::compact(request.into_inner());
-        match self
-            .0
-            .write(Op::Compact(compact))
-            .await
-            .map_err(|e| not_written(&e))?
-        {
+        match self.0.write_as(Op::Compact(compact), credentials).await? {
             Applied::Compact { revision } => {
                 if compact.physical {
                     self.0.wait_compacted(compact.revision).await;

@@ -49,6 +49,8 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         match self.0.move_leader(request.into_inner().target_id).await {
             Ok(()) => Ok(Response::new(pb::MoveLeaderResponse {
                 header: Some(self.0.header(self.0.store().revision())),

@@ -21,6 +21,7 @@ pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
 pub(crate) use watch::WatchService;
 
+use member_state::AuthError;
 use tonic::{Code, Status};
 
 use crate::write::WriteError;
@@ -38,16 +39,44 @@ fn code(error: &member_state::Error) -> Code {
         | Error::InvalidSortOption => Code::InvalidArgument,
         Error::Compacted | Error::FutureRevision => Code::OutOfRange,
         Error::LeaseNotFound => Code::NotFound,
+        Error::Auth(error) => auth_code(*error),
         Error::Corrupt(_) => Code::DataLoss,
         Error::Backend(_) => Code::Unknown,
     }
 }
 
-fn refused(error: &member_state::Error) -> Status {
+fn auth_code(error: AuthError) -> Code {
+    match error {
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::OldRevision
+        | AuthError::InvalidManagement => Code::InvalidArgument,
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::RootUserNotExist
+        | AuthError::RootRoleNotExist
+        | AuthError::UserAlreadyExists
+        | AuthError::UserNotFound
+        | AuthError::RoleAlreadyExists
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::NotEnabled => Code::FailedPrecondition,
+        AuthError::NoPasswordUser => Code::Unknown,
+    }
+}
+
+/// The state answered a request of one kind with the answer of another: a bug.
+fn mismatch() -> Status {
+    Status::internal("etcdserver: the state gave an answer of another kind")
+}
+
+pub(crate) fn refused(error: &member_state::Error) -> Status {
     Status::new(code(error), error.text())
 }
 
-fn not_written(error: &WriteError) -> Status {
+pub(crate) fn not_written(error: &WriteError) -> Status {
     match error {
         WriteError::State(error) => refused(error),
         WriteError::TooLarge => Status::invalid_argument(error.to_string()),

@@ -115,22 +115,16 @@ impl Auth {
         }
     }
 
-    /// Whether the caller may run a transaction, reads and writes of both branches included. `lease_keys` names the
-    /// keys attached to a lease.
+    /// Whether the caller may run a [read-only](Txn::is_read_only) transaction, both branches included.
     ///
     /// # Errors
-    /// Why not, or why the keys of a lease cannot be read.
-    pub fn may_run(
-        &self,
-        caller: &Caller,
-        txn: &Txn,
-        lease_keys: LeaseKeys<'_>,
-    ) -> Result<(), Error> {
+    /// Why not.
+    pub fn may_read_txn(&self, caller: &Caller, txn: &Txn) -> Result<(), Error> {
         let asked = Asked {
             auth: self,
             user: &caller.user,
             revision: caller.revision,
-            lease_keys,
+            lease_keys: &|_| Ok(Vec::new()),
         };
         asked.txn(txn)
     }
