@@ -6,7 +6,9 @@
 
 use std::path::PathBuf;
 
-use crate::{Bootstrap, FlagError, Flags, LogOutput, Resolve, Url, Urls, flags::MAX_ELECTION_MS};
+use crate::{
+    AuthToken, Bootstrap, FlagError, Flags, LogOutput, Resolve, Url, Urls, flags::MAX_ELECTION_MS,
+};
 
 impl Flags {
     /// Checks everything that a restart over existing data needs.
@@ -65,6 +67,7 @@ impl Flags {
             return Err(FlagError::AdvertiseClientMissing);
         }
         self.auto_compaction()?;
+        AuthToken::parse(&self.auth_token)?;
         Ok(())
     }
 

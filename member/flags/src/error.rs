@@ -325,6 +325,15 @@ pub enum FlagError {
         /// The list, sorted.
         cluster: String,
     },
+    /// `--auth-token` is malformed. etcd's sentence, then what is wrong.
+    #[error("auth: invalid auth options: {reason}")]
+    AuthToken {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// JSON web tokens without any key.
+    #[error("auth: missing key data")]
+    AuthTokenKeys,
     /// A value that an upstream etcd of that version cannot be given.
     #[error("--{flag}={value} has no equivalent in etcd {}.{}: {why}", minor.0, minor.1)]
     NoEquivalent {

@@ -23,6 +23,12 @@ pub(crate) const DEFAULT_NAME: &str = "default";
 /// etcd's bound for the election timeout.
 pub(crate) const MAX_ELECTION_MS: u64 = 50_000;
 
+/// The costs that bcrypt knows.
+pub(crate) const BCRYPT_COSTS: std::ops::RangeInclusive<u32> = 4..=31;
+pub(crate) const DEFAULT_BCRYPT_COST: u32 = 10;
+
+const DEFAULT_TOKEN_TTL_S: u64 = 300;
+
 /// The settings of a member. The default is that of etcd 3.6 without any flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
@@ -108,6 +114,12 @@ pub struct Flags {
     pub peer_client_cert_auth: bool,
     /// `--peer-trusted-ca-file`
     pub peer_trusted_ca_file: Option<PathBuf>,
+    /// `--auth-token`, see [`crate::AuthToken::parse`].
+    pub auth_token: String,
+    /// `--bcrypt-cost`, see [`Flags::effective_bcrypt_cost`].
+    pub bcrypt_cost: u64,
+    /// `--auth-token-ttl`, see [`Flags::effective_auth_token_ttl`].
+    pub auth_token_ttl_s: u64,
     /// `--log-level`
     pub log_level: LogLevel,
     /// `--log-format`
@@ -162,6 +174,9 @@ impl Default for Flags {
             peer_key_file: None,
             peer_client_cert_auth: false,
             peer_trusted_ca_file: None,
+            auth_token: "simple".to_owned(),
+            bcrypt_cost: DEFAULT_BCRYPT_COST.into(),
+            auth_token_ttl_s: DEFAULT_TOKEN_TTL_S,
             log_level: LogLevel::Info,
             log_format: LogFormat::Json,
             log_outputs: BTreeSet::from([LogOutput::Default]),
@@ -257,6 +272,24 @@ impl Flags {
         }
     }
 
+    /// The cost of hashing a password: the default in place of one that bcrypt does not know.
+    #[must_use]
+    pub fn effective_bcrypt_cost(&self) -> u32 {
+        match u32::try_from(self.bcrypt_cost) {
+            Ok(cost) if BCRYPT_COSTS.contains(&cost) => cost,
+            _ => DEFAULT_BCRYPT_COST,
+        }
+    }
+
+    /// How long a simple token lives after its last use, never 0.
+    #[must_use]
+    pub fn effective_auth_token_ttl(&self) -> Duration {
+        Duration::from_secs(match self.auth_token_ttl_s {
+            0 => DEFAULT_TOKEN_TTL_S,
+            seconds => seconds,
+        })
+    }
+
     /// Whether a client must show a certificate: a trusted authority alone asks for one already.
     #[must_use]
     pub fn client_certs_required(&self) -> bool {
@@ -349,6 +382,9 @@ impl Flags {
             "peer-key-file" => self.peer_key_file = path(value),
             "peer-client-cert-auth" => self.peer_client_cert_auth = parse_bool(value)?,
             "peer-trusted-ca-file" => self.peer_trusted_ca_file = path(value),
+            "auth-token" => self.auth_token = value.to_owned(),
+            "bcrypt-cost" => self.bcrypt_cost = parse_u64(value)?,
+            "auth-token-ttl" => self.auth_token_ttl_s = parse_u64(value)?,
             "log-level" => self.log_level = LogLevel::parse(value)?,
             "log-format" => {
                 self.log_format = match value {
@@ -430,6 +466,9 @@ impl Flags {
             peer_key_file,
             peer_client_cert_auth,
             peer_trusted_ca_file,
+            auth_token,
+            bcrypt_cost,
+            auth_token_ttl_s,
             log_level,
             log_format,
             log_outputs,
@@ -507,6 +546,9 @@ impl Flags {
             ("peer-key-file", path(peer_key_file)),
             ("peer-client-cert-auth", peer_client_cert_auth.to_string()),
             ("peer-trusted-ca-file", path(peer_trusted_ca_file)),
+            ("auth-token", auth_token.clone()),
+            ("bcrypt-cost", bcrypt_cost.to_string()),
+            ("auth-token-ttl", auth_token_ttl_s.to_string()),
             ("logger", "zap".to_owned()),
             ("log-level", log_level.as_str().to_owned()),
             ("log-format", log_format.as_str().to_owned()),

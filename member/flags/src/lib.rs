@@ -19,6 +19,7 @@
 //!                                                                └─no──────────────────────────┘
 //! ```
 
+mod auth;
 mod bootstrap;
 mod check;
 mod compaction;
@@ -36,6 +37,7 @@ mod url;
 mod warning;
 mod yaml;
 
+pub use auth::{AuthToken, JwtOptions};
 pub use bootstrap::{Bootstrap, ClusterState, InitialCluster, InitialMember, Resolve};
 pub use compaction::AutoCompaction;
 pub use def::{FlagDef, Group, Kind, Minor, Support, lookup, suggest};

@@ -12,7 +12,6 @@ use crate::def::{
     Kind::{Bool, Duration, Int, Int64, List, OneOf, Text, Uint, Uint32, Uint64, Urls},
 };
 
-const AUTH: &str = "users, roles and tokens are not part of it yet";
 const BBOLT: &str = "its storage is not bbolt, so the setting has nothing to act on";
 const CORRUPTION: &str = "periodic corruption checks are not part of it yet";
 const DISCOVERY: &str = "only static bootstrap is part of it yet; use --initial-cluster";
@@ -184,12 +183,9 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Security, "host-whitelist", List, "*", "Host names that HTTP requests may carry.")
         .also(&[""]).refused("the names in requests are not checked yet"),
     // Auth
-    FlagDef::new(Auth, "auth-token", Text, "simple", "Type of authentication tokens.")
-        .refused(AUTH),
-    FlagDef::new(Auth, "bcrypt-cost", Uint, "10", "Cost of hashing a password.")
-        .refused(AUTH),
-    FlagDef::new(Auth, "auth-token-ttl", Uint, "300", "Time (in seconds) that a token lives.")
-        .refused(AUTH),
+    FlagDef::new(Auth, "auth-token", Text, "simple", "Type of authentication tokens: 'simple', or 'jwt' and its options, comma-separated."),
+    FlagDef::new(Auth, "bcrypt-cost", Uint, "10", "Cost of hashing a password, from 4 to 31."),
+    FlagDef::new(Auth, "auth-token-ttl", Uint, "300", "Time (in seconds) that a simple token lives after its last use."),
     // Profiling and monitoring
     FlagDef::new(Monitoring, "enable-pprof", Bool, "false", "Serve Go's profiles.")
         .refused("Go's profiles do not exist in it"),

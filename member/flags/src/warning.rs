@@ -71,6 +71,14 @@ pub enum Warning {
         "it isn't recommended to use default name, please set a value for --name. Note that etcd might run into issue when multiple members have the same default name"
     )]
     DefaultName,
+    /// A cost that bcrypt does not know.
+    #[error(
+        "use default bcrypt cost instead of the invalid given cost (given {given}, from 4 to 31, default 10)"
+    )]
+    BcryptCost {
+        /// The cost given.
+        given: u64,
+    },
     /// A plain listener beside certificate files.
     #[error(
         "scheme is HTTP while key and cert files are present; ignoring key and cert files ({url})"
@@ -104,6 +112,11 @@ impl Flags {
         let mut warnings = Vec::new();
         if self.name == DEFAULT_NAME {
             warnings.push(Warning::DefaultName);
+        }
+        if u64::from(self.effective_bcrypt_cost()) != self.bcrypt_cost {
+            warnings.push(Warning::BcryptCost {
+                given: self.bcrypt_cost,
+            });
         }
         let listeners = [
             (

@@ -8,6 +8,7 @@
 //! consensus commits it, `state_machine` applies it and answers through `proposals`. A linearizable read passes
 //! `barrier` and then reads the local store; neither touches the log or the disk.
 
+mod auth;
 mod authority;
 mod auto_compaction;
 mod barrier;
@@ -38,6 +39,7 @@ mod tls;
 mod watch;
 mod write;
 
+pub use auth::{CallersError, TokenKeyError};
 pub use engine::Engine;
 pub use listen::ListenError;
 pub use member::{Layout, Member, MemberError};

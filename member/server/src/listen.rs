@@ -171,7 +171,11 @@ async fn serve_connection<S, F>(
             return;
         }
     };
-    let service = service_fn(move |request| {
+    let client = transport.client_name();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(client) = &client {
+            request.extensions_mut().insert(client.clone());
+        }
         let response = service(request);
         async move { Ok::<_, Infallible>(response.await) }
     });

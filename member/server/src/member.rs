@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::{Callers, CallersError, SimpleTokens};
 use crate::auto_compaction;
 use crate::barrier::Barrier;
 use crate::connected::Connected;
@@ -75,6 +76,9 @@ pub enum MemberError {
     /// Certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Tokens cannot be made or checked.
+    #[error(transparent)]
+    Callers(#[from] CallersError),
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -268,6 +272,7 @@ impl<E: Engine> Member<E> {
             None
         };
         flags.check_transport()?;
+        let callers = Callers::new(flags)?;
         let client_tls = Acceptor::new(client_files(flags))?;
         let peer_tls = Acceptor::new(peer_files(flags))?;
         let connector = PeerConnector::new(peer_files(flags))?;
@@ -298,8 +303,9 @@ impl<E: Engine> Member<E> {
             source,
         };
         let quota = Quota::new(flags.quota_bytes());
+        let tokens = SimpleTokens::new(flags.effective_auth_token_ttl());
         let replica = open_engine()
-            .and_then(|engine| Replica::open(engine, quota, Arc::clone(&metrics)))
+            .and_then(|engine| Replica::open(engine, quota, tokens, Arc::clone(&metrics)))
             .map_err(state_error)?;
         let replica = Arc::new(replica);
 
@@ -387,6 +393,7 @@ impl<E: Engine> Member<E> {
             proposals,
             barrier,
             leases: Arc::new(leases),
+            callers,
             metrics,
             max_txn_ops: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
             patience,

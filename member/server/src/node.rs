@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use member_proto::etcdserverpb as pb;
 use member_state::{
-    Alarm, AlarmAction, AlarmMember, AlarmType, CompactProgress, Op, Response, Store,
+    Alarm, AlarmAction, AlarmMember, AlarmType, Caller, CompactProgress, Op, Response, Store,
 };
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::auth::Callers;
 use crate::barrier::Barrier;
 use crate::connected::Connected;
 use crate::consensus::{Consensus, Leadership, Progress};
@@ -44,6 +45,7 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) writer: Writer<E>,
     pub(crate) barrier: Barrier,
     pub(crate) leases: Arc<Leases<E>>,
+    pub(crate) callers: Callers,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) watches: Arc<WatchHub<E>>,
     /// Time between two progress notices of a watch.
@@ -101,13 +103,19 @@ impl<E: Engine> Node<E> {
         self.replica.store()
     }
 
+    /// Writes what the member itself has to say, in nobody's name.
     pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
+        self.write_by(op, Caller::default()).await
+    }
+
+    /// Writes in the name of a caller, if this member's storage has room for it.
+    pub(crate) async fn write_by(&self, op: Op, caller: Caller) -> Result<Response, WriteError> {
         let cost = op.cost();
         if cost > 0 && !self.replica.has_room(cost) {
             self.raise_out_of_space().await?;
             return Err(WriteError::State(member_state::Error::NoSpace));
         }
-        self.writer.write(op).await
+        self.writer.write(op, caller).await
     }
 
     /// A positive id that no lease of the cluster had before.
@@ -142,7 +150,7 @@ impl<E: Engine> Node<E> {
             member_id,
             alarm: alarm.into(),
         };
-        match self.writer.write(Op::Alarm(change)).await? {
+        match self.writer.write(Op::Alarm(change), Caller::default()).await? {
             Response::Alarm(alarms) => {
                 for on in &alarms {
                     let raised = action == AlarmAction::Activate;

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use member_state::Store;
 use tokio::sync::{Notify, watch};
 
+use crate::auth::SimpleTokens;
 use crate::engine::Engine;
 use crate::leases::LeaseFeed;
 use crate::watch::Feed;
@@ -31,11 +32,18 @@ pub(crate) struct Replica<E: Engine> {
     /// Rung when applied writes have brought the state over its quota.
     pub(crate) over_quota: Notify,
     pub(crate) metrics: Arc<Metrics>,
+    /// The tokens that the log made known.
+    pub(crate) tokens: SimpleTokens,
 }
 
 impl<E: Engine> Replica<E> {
     /// Opens the state of the engine's last durable point.
-    pub(crate) fn open(engine: E, quota: Quota, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub(crate) fn open(
+        engine: E,
+        quota: Quota,
+        tokens: SimpleTokens,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let store = Store::open(engine.open()?).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         Ok(Self {
@@ -49,6 +57,7 @@ impl<E: Engine> Replica<E> {
             quota,
             over_quota: Notify::new(),
             metrics,
+            tokens,
         })
     }
 
@@ -60,6 +69,11 @@ impl<E: Engine> Replica<E> {
     /// The store of this moment; one request uses one.
     pub(crate) fn store(&self) -> Arc<Store<E::Backend>> {
         self.store.load_full()
+    }
+
+    /// Whether calls are checked; cheap enough for every call.
+    pub(crate) fn auth_enabled(&self) -> bool {
+        self.store.load().auth_enabled()
     }
 
     pub(crate) fn engine(&self) -> &E {

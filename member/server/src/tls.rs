@@ -17,7 +17,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::auth::ClientName;
 use crate::authority::AuthorityFix;
 
 /// The certificate files of one port.
@@ -246,6 +248,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
 pub(crate) struct Inbound {
     stream: Transport<TcpStream>,
     fix: AuthorityFix,
+}
+
+impl Inbound {
+    /// The common name of the certificate that the client showed, whose chain was verified.
+    pub(crate) fn client_name(&self) -> Option<ClientName> {
+        let Transport::Tls(stream) = &self.stream else {
+            return None;
+        };
+        let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let name = leaf.subject().iter_common_name().next()?.as_str().ok()?;
+        (!name.is_empty()).then(|| ClientName(name.into()))
+    }
 }
 
 impl AsyncRead for Inbound {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use member_state::{Command, Op, Response};
+use member_state::{Caller, Command, Op, Response};
 
 use crate::consensus::{Consensus, Leadership};
 use crate::engine::Engine;
@@ -85,8 +85,8 @@ impl<E: Engine> Writer<E> {
         false
     }
 
-    /// Proposes `op` and waits for its effect here.
-    pub(crate) async fn write(&self, op: Op) -> Result<Response, WriteError> {
+    /// Proposes `op` in the name of `caller` and waits for its effect here.
+    pub(crate) async fn write(&self, op: Op, caller: Caller) -> Result<Response, WriteError> {
         let (writes, bytes) = self.proposals.pending();
         if writes >= MAX_PENDING || bytes >= MAX_PENDING_BYTES {
             return Err(WriteError::TooManyRequests);
@@ -95,7 +95,11 @@ impl<E: Engine> Writer<E> {
         if self.is_behind(id) {
             return Err(WriteError::TooManyRequests);
         }
-        let command = Command::new(id, op);
+        let command = Command {
+            user: caller.user,
+            auth_revision: caller.revision,
+            ..Command::new(id, op)
+        };
         let encoded = command.encode();
         if encoded.len() > self.max_request_bytes {
             return Err(WriteError::TooLarge);
@@ -114,9 +118,14 @@ impl<E: Engine> Writer<E> {
         }
     }
 
-    /// Proposes `op` here, as the leader of `term`, or not at all; waits for its effect.
+    /// Proposes `op` here in the member's own name, as the leader of `term`, or not at all; waits for its effect.
     pub(crate) async fn write_in(&self, term: u64, op: Op) -> Result<Response, WriteError> {
-        let command = Command::new(self.proposals.next_id(), op);
+        let caller = Caller::member();
+        let command = Command {
+            user: caller.user,
+            auth_revision: caller.revision,
+            ..Command::new(self.proposals.next_id(), op)
+        };
         let encoded = command.encode();
         let mut pending = self.proposals.register(command.id, term, encoded.len());
         self.consensus

@@ -38,6 +38,7 @@ impl Alarmed {
                 | Op::ClusterVersion(_)
                 | Op::LeaseCheckpoint(_)
                 | Op::Alarm(_)
+                | Op::Auth(_)
                 | Op::Downgrade(_) => Ok(()),
                 _ => Err(Error::CorruptAlarm),
             };

@@ -3,19 +3,21 @@
 //! An applier gathers the effects of any number of commands in one batch. Its own commands see them at once;
 //! readers see them all after [`Applier::commit`], or never.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::alarm::{self, Alarmed};
+use crate::auth::{Auth, AuthError, AuthOp, AuthRequest};
 use crate::backend::{Backend, BackendError, Batch, Table};
 use crate::command::{Command, Compact, MemberAttributes, Op, Publish, Response};
 use crate::error::Error;
 use crate::execute::Execution;
 use crate::history::Event;
 use crate::layout::{Arena, meta};
+use crate::lease;
 use crate::store::{LogPosition, State, Store};
 use crate::view::View;
 
@@ -26,6 +28,10 @@ pub struct Applier<'a, B: Backend> {
     batch: Batch,
     arena: Arena,
     state: State,
+    /// Users and roles after the commands so far.
+    auth: Arc<Auth>,
+    /// Whether `auth` is no longer the published one.
+    auth_changed: bool,
     /// The first failure of the backend; the batch may miss writes and must not be committed.
     failed: Option<Error>,
     dirty: bool,
@@ -34,12 +40,14 @@ pub struct Applier<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Applier<'a, B> {
-    pub(crate) fn new(store: &'a Store<B>, state: State) -> Self {
+    pub(crate) fn new(store: &'a Store<B>, state: State, auth: Arc<Auth>) -> Self {
         Applier {
             store,
             batch: Batch::new(),
             arena: Arena::default(),
             state,
+            auth,
+            auth_changed: false,
             failed: None,
             dirty: false,
             events: None,
@@ -75,10 +83,14 @@ impl<'a, B: Backend> Applier<'a, B> {
         );
         self.state.applied = Some(position);
         self.dirty = true;
-        let Some(op) = command.and_then(|command| command.op.as_ref()) else {
+        let Some((command, op)) = command.and_then(|command| Some((command, command.op.as_ref()?)))
+        else {
             return Ok(Response::Empty);
         };
-        let result = self.run(op, want_response);
+        let result = match self.admit(command) {
+            Ok(()) => self.run(op, want_response),
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result
             && error.is_fatal()
         {
@@ -88,6 +100,15 @@ impl<'a, B: Backend> Applier<'a, B> {
             Ok(_) if !want_response => Ok(Response::Empty),
             result => result,
         }
+    }
+
+    fn admit(&self, command: &Command) -> Result<(), Error> {
+        if !self.auth.enabled() {
+            return Ok(());
+        }
+        self.auth.admit(command, &|lease| {
+            lease::keys(View::within(&self.store.backend, &self.batch), lease)
+        })
     }
 
     fn run(&mut self, op: &Op, want_response: bool) -> Result<Response, Error> {
@@ -131,7 +152,25 @@ impl<'a, B: Backend> Applier<'a, B> {
                 }
                 Ok(Response::Empty)
             }
+            Op::Auth(op) => Ok(self.auth(op)?),
         }
+    }
+
+    fn auth(&mut self, op: &AuthOp) -> Result<Response, AuthError> {
+        let mut token = String::new();
+        if let Some(request) = &op.request {
+            if let (AuthRequest::Authenticate(who), Some(position)) = (request, self.state.applied)
+            {
+                token = format!("{}.{}", who.token_prefix, position.index);
+            }
+            // Refused operations leave no trace: each checks everything before it writes.
+            let auth = Arc::make_mut(&mut self.auth);
+            self.auth_changed |= auth.apply(request, &mut self.batch)?;
+        }
+        Ok(Response::Auth {
+            revision: self.state.revision,
+            token,
+        })
     }
 
     fn execute(
@@ -236,6 +275,9 @@ impl<'a, B: Backend> Applier<'a, B> {
             .commit(&self.store.backend, &self.batch)
             .map_err(BackendError::new)?;
         *published = self.state;
+        if self.auth_changed {
+            self.store.publish_auth(Arc::clone(&self.auth));
+        }
         Ok(())
     }
 }

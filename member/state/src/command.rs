@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::auth::AuthOp;
+
 /// One replicated operation.
 #[derive(Clone, PartialEq, Message)]
 pub struct Command {
@@ -13,8 +15,14 @@ pub struct Command {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What to do. Never empty in a command that was decoded.
-    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13")]
+    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub op: Option<Op>,
+    /// The user who asks; empty while authentication is off, and for what members do on their own.
+    #[prost(string, tag = "14")]
+    pub user: String,
+    /// The auth revision at which the user was known.
+    #[prost(uint64, tag = "15")]
+    pub auth_revision: u64,
 }
 
 /// What a command does.
@@ -53,6 +61,9 @@ pub enum Op {
     /// Announces a downgrade, or calls it off.
     #[prost(message, tag = "13")]
     Downgrade(Downgrade),
+    /// Changes users and roles, or makes a token known.
+    #[prost(message, tag = "12")]
+    Auth(AuthOp),
 }
 
 /// Why bytes of the log are not a command.
@@ -73,7 +84,11 @@ impl Command {
     /// A command to be answered to the waiter `id`.
     #[must_use]
     pub fn new(id: u64, op: Op) -> Self {
-        Command { id, op: Some(op) }
+        Command {
+            id,
+            op: Some(op),
+            ..Command::default()
+        }
     }
 
     /// The command as it goes to the log.
@@ -88,9 +103,9 @@ impl Command {
     /// When the bytes are no command, or hold an operation of a newer version.
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let command: Command = Message::decode(bytes)?;
-        match command.op {
+        match &command.op {
+            None | Some(Op::Auth(AuthOp { request: None })) => Err(DecodeError::UnknownOperation),
             Some(_) => Ok(command),
-            None => Err(DecodeError::UnknownOperation),
         }
     }
 }
@@ -551,6 +566,13 @@ pub enum Response {
     },
     /// The alarms that a command raised or cleared.
     Alarm(Vec<AlarmMember>),
+    /// An operation on users and roles was done.
+    Auth {
+        /// The current revision.
+        revision: i64,
+        /// The token, after an authentication.
+        token: String,
+    },
 }
 
 /// The result of a transaction.

@@ -2,6 +2,7 @@
 //!
 //! The texts of [`Error`] are etcd's, letter by letter: clients and operators match on them.
 
+use crate::auth::AuthError;
 use crate::backend::BackendError;
 
 /// Why a request is refused. `Display` is etcd's message.
@@ -49,6 +50,9 @@ pub enum Error {
     /// The alarm is on that says that members differ.
     #[error("etcdserver: corrupt cluster")]
     CorruptAlarm,
+    /// The user may not do this, or users cannot be changed so.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The stored state contradicts itself.
     #[error("etcdserver: corrupt cluster")]
     Corrupt(#[source] Corruption),

@@ -347,6 +347,14 @@ pub(crate) mod meta {
     pub(crate) const COMPACTION: &[u8] = b"compaction";
     pub(crate) const CLUSTER_VERSION: &[u8] = b"cluster_version";
     pub(crate) const MEMBERS: &[u8] = b"member/";
+    /// Whether authentication is on, and its revision.
+    pub(crate) const AUTH: &[u8] = b"auth";
+    pub(crate) const AUTH_ROLES: &[u8] = b"auth/role/";
+    /// One past the last key that begins with [`AUTH_ROLES`].
+    pub(crate) const AUTH_ROLES_END: &[u8] = b"auth/role0";
+    pub(crate) const AUTH_USERS: &[u8] = b"auth/user/";
+    /// One past the last key that begins with [`AUTH_USERS`].
+    pub(crate) const AUTH_USERS_END: &[u8] = b"auth/user0";
     /// One past the last key that begins with [`MEMBERS`].
     pub(crate) const MEMBERS_END: &[u8] = b"member0";
 
@@ -364,6 +372,14 @@ pub(crate) mod meta {
 
     pub(crate) fn member(id: u64) -> Bytes {
         [MEMBERS, &id.to_be_bytes()].concat().into()
+    }
+
+    pub(crate) fn auth_user(name: &str) -> Bytes {
+        [AUTH_USERS, name.as_bytes()].concat().into()
+    }
+
+    pub(crate) fn auth_role(name: &str) -> Bytes {
+        [AUTH_ROLES, name.as_bytes()].concat().into()
     }
 
     /// Keys of the server live under a prefix of their own.

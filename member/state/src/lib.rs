@@ -13,6 +13,7 @@
 
 mod alarm;
 mod applier;
+mod auth;
 mod backend;
 mod blocks;
 mod command;
@@ -33,6 +34,11 @@ mod validate;
 mod view;
 
 pub use applier::Applier;
+pub use auth::{
+    Auth, AuthError, AuthOp, AuthRequest, Authenticate, Caller, ChangePassword, Nothing,
+    Permission, PermissionType, Role, RoleGrantPermission, RoleName, RoleRevokePermission, User,
+    UserAdd, UserName, UserRole,
+};
 pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
 pub use command::{
     Alarm, AlarmAction, AlarmMember, AlarmType, ClusterVersion, Command, Compact, Compare,

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::alarm::{self, Alarmed};
 use crate::applier::Applier;
+use crate::auth::Auth;
 use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
 use crate::blocks::Sizes;
 use crate::command::{
@@ -136,6 +137,10 @@ pub struct Store<B> {
     pub(crate) applying: AtomicBool,
     pub(crate) sweep: Mutex<Sweep>,
     pub(crate) counts: Counts,
+    /// Replaced by a commit that changes it, while that commit holds `state`.
+    auth: RwLock<Arc<Auth>>,
+    /// Whether `auth` is enabled, for those who need to know nothing else.
+    auth_enabled: AtomicBool,
 }
 
 impl<B: Backend> Store<B> {
@@ -182,12 +187,15 @@ impl<B: Backend> Store<B> {
             None => Sweep::START,
         };
         let counts = Counts::open(&backend, sizes, counted_at_open)?;
+        let auth = Auth::open(&backend)?;
         Ok(Store {
             backend,
             counts,
             state: RwLock::new(state),
             applying: AtomicBool::new(false),
             sweep: Mutex::new(sweep),
+            auth_enabled: AtomicBool::new(auth.enabled()),
+            auth: RwLock::new(Arc::new(auth)),
         })
     }
 
@@ -255,6 +263,23 @@ impl<B: Backend> Store<B> {
                 what: "the version of the downgrade",
             })
         })
+    }
+
+    /// Whether calls are checked; cheap enough for every call.
+    pub fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// The users and roles of this moment.
+    pub fn auth(&self) -> Arc<Auth> {
+        let auth = self.auth.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&auth)
+    }
+
+    pub(crate) fn publish_auth(&self, auth: Arc<Auth>) {
+        let enabled = auth.enabled();
+        *self.auth.write().unwrap_or_else(PoisonError::into_inner) = auth;
+        self.auth_enabled.store(enabled, Ordering::Release);
     }
 
     pub(crate) fn published(&self) -> RwLockReadGuard<'_, State> {
@@ -372,7 +397,7 @@ impl<B: Backend> Store<B> {
     pub fn begin(&self) -> Applier<'_, B> {
         let busy = self.applying.swap(true, Ordering::Acquire);
         assert!(!busy, "two appliers at once");
-        Applier::new(self, *self.published())
+        Applier::new(self, *self.published(), self.auth())
     }
 
     /// Removes some of what the compaction made unreadable, visiting at most `max_keys` revisions. May

@@ -510,7 +510,6 @@ fn calls_that_are_not_served_say_so() {
             "/etcdserverpb.Cluster/MemberAdd",
         ),
         (&["alarm", "list"], "/etcdserverpb.Maintenance/Alarm"),
-        (&["user", "list"], "/etcdserverpb.Auth/UserList"),
     ] {
         let (ok, _, err) = etcdctl(&server.endpoint(), args);
         assert!(

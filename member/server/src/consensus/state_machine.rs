@@ -160,6 +160,9 @@ impl<E: Engine> StateMachine<E> {
                     if let (Ok(_), Some(op)) = (&answer, &command.op) {
                         grown |= op.cost() > 0;
                         self.replica.metrics.applied(op);
+                        if let Op::Auth(op) = op {
+                            self.replica.tokens.observe(op, position.index);
+                        }
                     }
                     compacted |= answer.is_ok() && matches!(command.op, Some(Op::Compact(_)));
                     if let Some(waiter) = waiter {

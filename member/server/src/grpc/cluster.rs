@@ -49,6 +49,8 @@ impl<E: Engine> Cluster for ClusterService<E> {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let request = request.into_inner();
         let id = self
             .0
@@ -67,6 +69,8 @@ impl<E: Engine> Cluster for ClusterService<E> {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let id = request.into_inner().id;
         self.0.remove_member(id).await.map_err(unchanged)?;
         let (header, mut members) = self.members()?;
@@ -79,6 +83,8 @@ impl<E: Engine> Cluster for ClusterService<E> {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let request = request.into_inner();
         self.0
             .update_member(request.id, &request.peer_ur_ls)
@@ -92,9 +98,11 @@ impl<E: Engine> Cluster for ClusterService<E> {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         if request.into_inner().linearizable {
             self.0.linearize().await?;
         }
+        self.0.authorize_user(credentials).await?;
         let (header, members) = self.members()?;
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }
@@ -103,6 +111,8 @@ impl<E: Engine> Cluster for ClusterService<E> {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let id = request.into_inner().id;
         self.0.promote_member(id).await.map_err(unchanged)?;
         let (header, members) = self.members()?;

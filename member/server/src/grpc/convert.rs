@@ -1,11 +1,60 @@
 //! The one place where requests leave the wire's types and answers enter them.
 
+use bytes::Bytes;
+use member_proto::authpb;
 use member_proto::etcdserverpb as pb;
 use member_proto::mvccpb;
 use member_state::{
-    Compact, Compare, CompareValue, DeleteRange, Event, EventKind, KeyValue, Put, Range,
-    RangeResponse, Response, Txn, TxnOp, TxnRequest, TxnResponse,
+    Compact, Compare, CompareValue, DeleteRange, Event, EventKind, KeyValue, Permission,
+    PermissionType, Put, Range, RangeResponse, Response, Role, RoleGrantPermission,
+    RoleRevokePermission, Txn, TxnOp, TxnRequest, TxnResponse,
 };
+
+pub(super) fn grant_permission(request: pb::AuthRoleGrantPermissionRequest) -> RoleGrantPermission {
+    let pb::AuthRoleGrantPermissionRequest { name, perm } = request;
+    RoleGrantPermission {
+        role: name,
+        permission: perm.map(|perm| Permission {
+            kind: perm.perm_type,
+            key: perm.key,
+            range_end: perm.range_end,
+        }),
+    }
+}
+
+pub(super) fn revoke_permission(
+    request: pb::AuthRoleRevokePermissionRequest,
+) -> RoleRevokePermission {
+    let pb::AuthRoleRevokePermissionRequest {
+        role,
+        key,
+        range_end,
+    } = request;
+    RoleRevokePermission {
+        role,
+        key,
+        range_end,
+    }
+}
+
+/// What a role allows; `root` allows everything, whatever was granted to it.
+pub(super) fn permissions(name: &str, role: &Role) -> Vec<authpb::Permission> {
+    if name == "root" {
+        return vec![authpb::Permission {
+            perm_type: PermissionType::ReadWrite.into(),
+            key: Bytes::new(),
+            range_end: Bytes::from_static(&[0]),
+        }];
+    }
+    role.permissions
+        .iter()
+        .map(|permission| authpb::Permission {
+            perm_type: permission.kind,
+            key: permission.key.clone(),
+            range_end: permission.range_end.clone(),
+        })
+        .collect()
+}
 
 pub(super) fn range(request: pb::RangeRequest) -> Range {
     let pb::RangeRequest {
@@ -205,6 +254,7 @@ fn response_op(response: Response) -> pb::ResponseOp {
         Response::Empty
         | Response::Compact { .. }
         | Response::Alarm(_)
+        | Response::Auth { .. }
         | Response::LeaseGrant { .. }
         | Response::LeaseRevoke { .. } => None,
         Response::Range(response) => Some(Wire::ResponseRange(range_response(header, response))),

@@ -9,7 +9,7 @@ use member_state::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{convert, mismatch, not_for_learners, not_written, refused};
+use super::{convert, mismatch, not_for_learners, refused};
 use crate::engine::Engine;
 use crate::node::Node;
 
@@ -25,6 +25,7 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let range = convert::range(request.into_inner());
         validate_range(&range).map_err(|e| refused(&e))?;
         if !range.serializable {
@@ -34,6 +35,12 @@ impl<E: Engine> Kv for KvService<E> {
             self.0.linearize().await?;
         }
         self.0.metrics.ranged();
+        let reading = self
+            .0
+            .begin_read(credentials, |auth, caller| {
+                Ok(auth.may_read(caller, &range.key, &range.range_end)?)
+            })
+            .await?;
         let store = self.0.store();
         let response = if store.is_short(&range, SHORT_RANGE) {
             store.range(&range)
@@ -43,6 +50,7 @@ impl<E: Engine> Kv for KvService<E> {
                 .map_err(|_| mismatch())?
         };
         let response = response.map_err(|e| refused(&e))?;
+        self.0.end_read(&reading)?;
         Ok(Response::new(convert::range_response(
             self.0.header(0),
             response,
@@ -53,14 +61,10 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let put = convert::put(request.into_inner());
         validate_put(&put).map_err(|e| refused(&e))?;
-        match self
-            .0
-            .write(Op::Put(put))
-            .await
-            .map_err(|e| not_written(&e))?
-        {
+        match self.0.write_as(Op::Put(put), credentials).await? {
             Applied::Put { revision, prev } => Ok(Response::new(pb::PutResponse {
                 header: Some(self.0.header(revision)),
                 prev_kv: prev.map(convert::key_value),
@@ -73,13 +77,13 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let delete = convert::delete_range(request.into_inner());
         validate_delete_range(&delete).map_err(|e| refused(&e))?;
         match self
             .0
-            .write(Op::DeleteRange(delete))
-            .await
-            .map_err(|e| not_written(&e))?
+            .write_as(Op::DeleteRange(delete), credentials)
+            .await?
         {
             Applied::DeleteRange {
                 revision,
@@ -98,20 +102,22 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let txn = convert::txn(request.into_inner());
         validate_txn(&txn, self.0.max_txn_ops()).map_err(|e| refused(&e))?;
         let response = if txn.is_read_only() {
             if !txn.is_serializable() {
                 self.0.linearize().await?;
             }
-            self.0.store().read_txn(&txn).map_err(|e| refused(&e))?
-        } else {
-            match self
+            let reading = self
                 .0
-                .write(Op::Txn(txn))
-                .await
-                .map_err(|e| not_written(&e))?
-            {
+                .begin_read(credentials, |auth, caller| auth.may_read_txn(caller, &txn))
+                .await?;
+            let response = self.0.store().read_txn(&txn).map_err(|e| refused(&e))?;
+            self.0.end_read(&reading)?;
+            response
+        } else {
+            match self.0.write_as(Op::Txn(txn), credentials).await? {
                 Applied::Txn(response) => response,
                 _ => return Err(mismatch()),
             }
@@ -126,13 +132,10 @@ impl<E: Engine> Kv for KvService<E> {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials.clone()).await?;
         let compact = convert::compact(request.into_inner());
-        match self
-            .0
-            .write(Op::Compact(compact))
-            .await
-            .map_err(|e| not_written(&e))?
-        {
+        match self.0.write_as(Op::Compact(compact), credentials).await? {
             Applied::Compact { revision } => {
                 if compact.physical {
                     self.0.wait_compacted(compact.revision).await;

@@ -48,14 +48,14 @@ impl<E: Engine> Lease for LeaseService<E> {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let pb::LeaseGrantRequest { ttl, id } = request.into_inner();
         let grant = LeaseGrant {
             ttl: self.0.leases.at_least(ttl),
             id: if id == 0 { self.0.new_lease_id() } else { id },
         };
         validate_lease_grant(&grant).map_err(|e| refused(&e))?;
-        let applied = self.0.write(Op::LeaseGrant(grant)).await;
-        match applied.map_err(|e| not_written(&e))? {
+        match self.0.write_as(Op::LeaseGrant(grant), credentials).await? {
             Applied::LeaseGrant { revision } => Ok(Response::new(pb::LeaseGrantResponse {
                 header: Some(self.0.header(revision)),
                 id: grant.id,
@@ -70,9 +70,10 @@ impl<E: Engine> Lease for LeaseService<E> {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let pb::LeaseRevokeRequest { id } = request.into_inner();
-        let applied = self.0.write(Op::LeaseRevoke(LeaseRevoke { id })).await;
-        match applied.map_err(|e| not_written(&e))? {
+        let revoke = Op::LeaseRevoke(LeaseRevoke { id });
+        match self.0.write_as(revoke, credentials).await? {
             Applied::LeaseRevoke { revision } => Ok(Response::new(pb::LeaseRevokeResponse {
                 header: Some(self.0.header(revision)),
             })),
@@ -107,6 +108,7 @@ impl<E: Engine> Lease for LeaseService<E> {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         self.0.linearize().await?;
         let header = header(&self.0);
@@ -121,10 +123,20 @@ impl<E: Engine> Lease for LeaseService<E> {
         };
         let keys = if keys {
             let store = self.0.store();
-            tokio::task::spawn_blocking(move || store.lease_keys(id))
+            let keys = tokio::task::spawn_blocking(move || store.lease_keys(id))
                 .await
                 .map_err(|_| mismatch())?
-                .map_err(|e| refused(&e))?
+                .map_err(|e| refused(&e))?;
+            // Names of keys are told to those who may read every one of them.
+            let reading = self
+                .0
+                .begin_read(credentials, |auth, caller| {
+                    let mut keys = keys.iter();
+                    Ok(keys.try_for_each(|key| auth.may_read(caller, key, &[]))?)
+                })
+                .await?;
+            self.0.end_read(&reading)?;
+            keys
         } else {
             Vec::new()
         };

@@ -59,8 +59,13 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let credentials = self.0.credentials(&request);
         let request = request.into_inner();
         let node = &self.0;
+        match Asked::try_from(request.action) {
+            Ok(Asked::Get) => node.authorize_user(credentials).await?,
+            _ => node.authorize_admin(credentials).await?,
+        }
         let kind = alarm_in(request.alarm);
         let change = |action| node.change_alarm(action, request.member_id, kind);
         let alarms = match Asked::try_from(request.action) {
@@ -130,8 +135,10 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
 
     async fn defragment(
         &self,
-        _: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         self.0.defragment().await.map_err(Status::unknown)?;
         Ok(Response::new(pb::DefragmentResponse {
             header: Some(self.header()),
@@ -140,8 +147,10 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
 
     async fn hash(
         &self,
-        _: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let store = self.0.store();
         let began = Instant::now();
         let hash = tokio::task::spawn_blocking(move || store.hash_backend())
@@ -159,6 +168,8 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let revision = request.into_inner().revision;
         let store = self.0.store();
         let began = Instant::now();
@@ -179,6 +190,8 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         match self.0.move_leader(request.into_inner().target_id).await {
             Ok(()) => Ok(Response::new(pb::MoveLeaderResponse {
                 header: Some(self.header()),
@@ -196,6 +209,8 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
         let request = request.into_inner();
         let node = &self.0;
         node.linearize().await?;

@@ -21,6 +21,7 @@ pub(crate) use lock::LockService;
 pub(crate) use maintenance::MaintenanceService;
 pub(crate) use watch::WatchService;
 
+use member_state::AuthError;
 use tonic::{Code, Status};
 
 use crate::write::WriteError;
@@ -40,8 +41,31 @@ fn code(error: &member_state::Error) -> Code {
         Error::LeaseExist => Code::FailedPrecondition,
         Error::LeaseNotFound => Code::NotFound,
         Error::NoSpace => Code::ResourceExhausted,
+        Error::Auth(error) => auth_code(*error),
         Error::CorruptAlarm | Error::Corrupt(_) => Code::DataLoss,
         Error::Backend(_) => Code::Unknown,
+    }
+}
+
+fn auth_code(error: AuthError) -> Code {
+    match error {
+        AuthError::UserEmpty
+        | AuthError::RoleEmpty
+        | AuthError::AuthFailed
+        | AuthError::PermissionNotGiven
+        | AuthError::OldRevision
+        | AuthError::InvalidManagement => Code::InvalidArgument,
+        AuthError::PermissionDenied => Code::PermissionDenied,
+        AuthError::RootUserNotExist
+        | AuthError::RootRoleNotExist
+        | AuthError::UserAlreadyExists
+        | AuthError::UserNotFound
+        | AuthError::RoleAlreadyExists
+        | AuthError::RoleNotFound
+        | AuthError::RoleNotGranted
+        | AuthError::PermissionNotGranted
+        | AuthError::NotEnabled => Code::FailedPrecondition,
+        AuthError::NoPasswordUser => Code::Unknown,
     }
 }
 
@@ -55,11 +79,11 @@ pub(crate) fn not_for_learners() -> Status {
     Status::failed_precondition("etcdserver: rpc not supported for learner")
 }
 
-fn refused(error: &member_state::Error) -> Status {
+pub(crate) fn refused(error: &member_state::Error) -> Status {
     Status::new(code(error), error.text())
 }
 
-fn not_written(error: &WriteError) -> Status {
+pub(crate) fn not_written(error: &WriteError) -> Status {
     match error {
         WriteError::State(error) => refused(error),
         WriteError::TooLarge => Status::invalid_argument(error.to_string()),

@@ -18,6 +18,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{convert, refused};
+use crate::auth::Credentials;
 use crate::engine::Engine;
 use crate::node::Node;
 use crate::watch::{Delivery, Ended, Interest, Span, Style, WatchStream};
@@ -44,7 +45,10 @@ impl<E: Engine> Watch for WatchService<E> {
         if needs_leader && self.0.seen_leadership().leader.is_none() {
             return Err(no_leader());
         }
-        let session = Session::new(Arc::clone(&self.0), request.into_inner(), needs_leader);
+        // Kept whether anybody asks now or not: authentication may be enabled while the stream lives.
+        let credentials = Credentials::of(&request);
+        let node = Arc::clone(&self.0);
+        let session = Session::new(node, request.into_inner(), credentials, needs_leader);
         let answers = futures_util::stream::unfold(Some(session), |session| async {
             let mut session = session?;
             match session.next().await {
@@ -70,6 +74,7 @@ enum End {
 
 struct Session<E: Engine> {
     node: Arc<Node<E>>,
+    credentials: Credentials,
     /// `None` once the client has said that it asks for nothing more; its watchers go on.
     requests: Option<Streaming<pb::WatchRequest>>,
     stream: WatchStream<E>,
@@ -83,11 +88,17 @@ struct Session<E: Engine> {
 }
 
 impl<E: Engine> Session<E> {
-    fn new(node: Arc<Node<E>>, requests: Streaming<pb::WatchRequest>, needs_leader: bool) -> Self {
+    fn new(
+        node: Arc<Node<E>>,
+        requests: Streaming<pb::WatchRequest>,
+        credentials: Credentials,
+        needs_leader: bool,
+    ) -> Self {
         let stream = node.watches.stream();
         let leader = needs_leader.then(|| ticks(node.election_timeout));
         Self {
             node,
+            credentials,
             requests: Some(requests),
             stream,
             quiet: HashMap::new(),
@@ -105,7 +116,7 @@ impl<E: Engine> Session<E> {
             }
             tokio::select! {
                 request = received(&mut self.requests) => match request {
-                    Ok(Some(request)) => self.handle(request),
+                    Ok(Some(request)) => self.handle(request).await,
                     Ok(None) => self.requests = None,
                     // What the client is told does not matter: its stream is broken.
                     Err(_) => return Err(End::Gone),
@@ -132,10 +143,10 @@ impl<E: Engine> Session<E> {
         }
     }
 
-    fn handle(&mut self, request: pb::WatchRequest) {
+    async fn handle(&mut self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                if let Err(reason) = self.create(create) {
+                if let Err(reason) = self.create(create).await {
                     self.stream.refuse(reason);
                 }
             }
@@ -148,8 +159,28 @@ impl<E: Engine> Session<E> {
         }
     }
 
-    /// Creates a watcher, or says why not. The place for checks of the caller's permissions.
-    fn create(&mut self, create: pb::WatchCreateRequest) -> Result<(), String> {
+    /// Whether the caller may watch the keys; in etcd's words why not, which are those of its client's errors.
+    async fn permit(&self, create: &pb::WatchCreateRequest) -> Result<(), String> {
+        if !self.node.auth_enabled() {
+            return Ok(());
+        }
+        let check = async {
+            let caller = self.node.caller(Some(&self.credentials)).await?;
+            // An empty key stands for the first one.
+            let key = if create.key.is_empty() { &[0][..] } else { &create.key };
+            let auth = self.node.store().auth();
+            auth.may_read(&caller, key, &create.range_end)
+                .map_err(|error| refused(&error.into()))
+        };
+        check.await.map_err(|status| {
+            let code = status.code();
+            format!("rpc error: code = {code:?} desc = {}", status.message())
+        })
+    }
+
+    /// Creates a watcher, or says why not.
+    async fn create(&mut self, create: pb::WatchCreateRequest) -> Result<(), String> {
+        self.permit(&create).await?;
         if create.start_revision < 0 {
             return Err(member_state::Error::Compacted.text());
         }

@@ -127,7 +127,7 @@ impl Model {
                     Ok(Response::Compact { revision: begin })
                 }
             }
-            Op::Publish(_) | Op::ClusterVersion(_) | Op::Alarm(_) | Op::Downgrade(_) => {
+            Op::Publish(_) | Op::ClusterVersion(_) | Op::Alarm(_) | Op::Downgrade(_) | Op::Auth(_) => {
                 Ok(Response::Empty)
             }
             Op::LeaseGrant(grant) if grant.id == 0 => Err(LEASE_NOT_FOUND),

@@ -116,7 +116,10 @@ fn history_ahead_of_the_state_is_refused() {
 
 #[test]
 fn command_of_a_newer_version_is_refused() {
-    let unknown = Command { id: 5, op: None };
+    let unknown = Command {
+        id: 5,
+        ..Command::default()
+    };
     let error = Command::decode(unknown.encode()).unwrap_err();
     assert!(matches!(error, DecodeError::UnknownOperation));
     let error = Command::decode(Bytes::from_static(b"\xFF\xFF")).unwrap_err();
