@@ -150,7 +150,11 @@ impl<E: Engine> Node<E> {
             member_id,
             alarm: alarm.into(),
         };
-        match self.writer.write(Op::Alarm(change), Caller::default()).await? {
+        match self
+            .writer
+            .write(Op::Alarm(change), Caller::default())
+            .await?
+        {
             Response::Alarm(alarms) => {
                 for on in &alarms {
                     let raised = action == AlarmAction::Activate;

@@ -10,9 +10,9 @@ use tokio::sync::{Notify, watch};
 use crate::auth::SimpleTokens;
 use crate::engine::Engine;
 use crate::leases::LeaseFeed;
-use crate::watch::Feed;
 use crate::metrics::Metrics;
 use crate::quota::Quota;
+use crate::watch::Feed;
 
 /// The store that readers use, replaced as a whole when a snapshot is installed.
 pub(crate) struct Replica<E: Engine> {

@@ -6,9 +6,9 @@
 
 use crate::backend::{Backend, Cursor, Table};
 use crate::error::Error;
-use crate::records::{self, HistoryBounds, HistoryRecord, Keep, Step};
 use crate::layout::Revision;
 use crate::read::{Keys, Scan};
+use crate::records::{self, HistoryBounds, HistoryRecord, Keep, Step};
 use crate::store::Store;
 use crate::view::View;
 

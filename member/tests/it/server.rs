@@ -500,26 +500,6 @@ fn http_answers_as_etcds() {
 }
 
 #[test]
-fn calls_that_are_not_served_say_so() {
-    let mut server = Server::single(MEMBER, &[]);
-    server.start();
-    server.wait_ready();
-    for (args, path) in [
-        (
-            &["member", "add", "x", "--peer-urls=http://127.0.0.1:1"][..],
-            "/etcdserverpb.Cluster/MemberAdd",
-        ),
-        (&["alarm", "list"], "/etcdserverpb.Maintenance/Alarm"),
-    ] {
-        let (ok, _, err) = etcdctl(&server.endpoint(), args);
-        assert!(
-            !ok && err.contains(&format!("{path} is not served by this release of member")),
-            "{args:?}: {err}"
-        );
-    }
-}
-
-#[test]
 fn without_a_quorum_nothing_is_acknowledged_and_health_says_so() {
     let mut servers = three();
     start_all(&mut servers);

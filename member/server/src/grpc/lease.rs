@@ -9,7 +9,7 @@ use member_state::{LeaseGrant, LeaseRevoke, Op, Response as Applied, validate_le
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{mismatch, not_written, refused};
+use super::{mismatch, refused};
 use crate::engine::Engine;
 use crate::leases::Unanswered;
 use crate::node::Node;

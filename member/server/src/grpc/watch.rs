@@ -167,7 +167,11 @@ impl<E: Engine> Session<E> {
         let check = async {
             let caller = self.node.caller(Some(&self.credentials)).await?;
             // An empty key stands for the first one.
-            let key = if create.key.is_empty() { &[0][..] } else { &create.key };
+            let key = if create.key.is_empty() {
+                &[0][..]
+            } else {
+                &create.key
+            };
             let auth = self.node.store().auth();
             auth.may_read(&caller, key, &create.range_end)
                 .map_err(|error| refused(&error.into()))

@@ -14,7 +14,10 @@ use member_state::{
 };
 
 use super::{Delivery, Interest, Span, WatchHub, WatchStream};
+use crate::auth::SimpleTokens;
 use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::quota::Quota;
 use crate::replica::Replica;
 
 struct InMemory(MemoryBackend);
@@ -34,6 +37,10 @@ impl Engine for InMemory {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn defragment(&self, _: &MemoryBackend) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn scratch(&self) -> PathBuf {
         PathBuf::new()
     }
@@ -50,7 +57,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let replica = Arc::new(Replica::open(InMemory(MemoryBackend::new())).unwrap());
+        let replica = Replica::open(
+            InMemory(MemoryBackend::new()),
+            Quota::new(None),
+            SimpleTokens::new(Duration::from_secs(300)),
+            Arc::new(Metrics::new(Duration::from_secs(1))),
+        );
+        let replica = Arc::new(replica.unwrap());
         let hub = WatchHub::new(Arc::clone(&replica));
         Self { replica, hub }
     }

@@ -127,9 +127,11 @@ impl Model {
                     Ok(Response::Compact { revision: begin })
                 }
             }
-            Op::Publish(_) | Op::ClusterVersion(_) | Op::Alarm(_) | Op::Downgrade(_) | Op::Auth(_) => {
-                Ok(Response::Empty)
-            }
+            Op::Publish(_)
+            | Op::ClusterVersion(_)
+            | Op::Alarm(_)
+            | Op::Downgrade(_)
+            | Op::Auth(_) => Ok(Response::Empty),
             Op::LeaseGrant(grant) if grant.id == 0 => Err(LEASE_NOT_FOUND),
             Op::LeaseGrant(grant) if grant.ttl > 9_000_000_000 => Err(TTL_TOO_LARGE),
             Op::LeaseGrant(grant) if !self.lacks(grant.id) => Err(LEASE_EXIST),
