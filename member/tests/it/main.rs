@@ -4,6 +4,7 @@ mod architecture;
 mod auth;
 mod cluster;
 mod differential;
+mod etcdctl;
 mod gateway;
 mod lease;
 mod maint;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::kv_client::KvClient;
 use member_proto::etcdserverpb::watch_client::WatchClient;
 use pb::watch_request::RequestUnion;
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tonic::codegen::BoxStream;
 
 use crate::process::{ETCD, MEMBER, Server, etcdctl, http_get, wait_until};
 use crate::server::{endpoints, start_all, three};
@@ -17,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Watching {
     requests: mpsc::UnboundedSender<pb::WatchRequest>,
-    responses: Streaming<pb::WatchResponse>,
+    /// etcd sends a stream's headers with its first response, so nobody waits for them alone.
+    responses: BoxStream<pb::WatchResponse>,
 }
 
 impl Watching {
@@ -32,10 +34,15 @@ impl Watching {
         request
             .metadata_mut()
             .insert("hasleader", "true".parse().expect("text"));
-        let responses = client.watch(request).await.expect("a stream").into_inner();
+        let call = tokio::spawn(async move { client.watch(request).await });
+        let responses = async move {
+            call.await
+                .expect("no panic")
+                .map(tonic::Response::into_inner)
+        };
         Self {
             requests,
-            responses,
+            responses: Box::pin(responses.try_flatten_stream()),
         }
     }
 
@@ -48,12 +55,12 @@ impl Watching {
 
     /// The next response, without what may differ between servers.
     async fn next(&mut self) -> pb::WatchResponse {
-        let next = tokio::time::timeout(PATIENCE, self.responses.message());
+        let next = tokio::time::timeout(PATIENCE, self.responses.next());
         let mut response = next
             .await
             .expect("in time")
-            .expect("no error")
-            .expect("not the end");
+            .expect("not the end")
+            .expect("no error");
         if let Some(header) = &mut response.header {
             *header = pb::ResponseHeader {
                 revision: header.revision,
@@ -379,7 +386,12 @@ fn progress_and_fragments_and_a_graceful_stop() {
         assert_eq!(progress.watch_id, -1);
         assert_eq!(progress.header.expect("a header").revision, 4);
         let ended = tokio::task::spawn_blocking(move || member.signal("TERM"));
-        let status = history.responses.message().await.expect_err("the end");
+        let status = history
+            .responses
+            .next()
+            .await
+            .expect("the end")
+            .expect_err("an error");
         assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
         ended.await.expect("stopped");
     });

@@ -123,3 +123,19 @@ fn lease_answers_equal_etcds() {
 fn watch_answers_equal_etcds() {
     compare("watch", &[], &[]);
 }
+
+#[test]
+fn maintenance_answers_equal_etcds() {
+    compare("maintenance", &[], &[]);
+}
+
+#[test]
+fn membership_answers_equal_etcds() {
+    compare("cluster", &[], &[]);
+}
+
+#[test]
+fn auth_answers_equal_etcds() {
+    // A cheap cost: the script checks many passwords.
+    compare("auth", &["--bcrypt-cost=4"], &["--bcrypt-cost=4"]);
+}
