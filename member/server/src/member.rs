@@ -356,6 +356,7 @@ impl<E: Engine> Member<E> {
             max_txn_ops: usize::try_from(flags.max_txn_ops).unwrap_or(usize::MAX),
             patience,
             election_timeout,
+            errands: clients.tasks.clone(),
             compacted: watch::Sender::new(-1),
         });
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use member_proto::etcdserverpb as pb;
 use member_state::{CompactProgress, Op, Response, Store};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::barrier::Barrier;
@@ -49,6 +50,8 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) max_txn_ops: usize,
     pub(crate) patience: Duration,
     pub(crate) election_timeout: Duration,
+    /// What is done for clients that have gone; ends with their connections.
+    pub(crate) errands: TaskTracker,
     /// The revision up to which compacted versions are removed.
     pub(crate) compacted: watch::Sender<i64>,
 }

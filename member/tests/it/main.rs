@@ -4,6 +4,7 @@ mod architecture;
 mod differential;
 mod gateway;
 mod lease;
+mod lock;
 mod process;
 mod server;
 mod watch;

@@ -123,3 +123,8 @@ fn lease_answers_equal_etcds() {
 fn watch_answers_equal_etcds() {
     compare("watch", &[], &[]);
 }
+
+#[test]
+fn lock_and_election_answers_equal_etcds() {
+    compare("lock", &[], &[]);
+}
