@@ -401,6 +401,7 @@ impl<E: Engine> Member<E> {
             connected: Connected::default(),
             removals,
             strict_reconfig: flags.strict_reconfig_check,
+            errands: clients.tasks.clone(),
             compacted: watch::Sender::new(-1),
             compaction_pace: compaction_pace(flags),
             slow_request: flags.warning_unary_request_duration,

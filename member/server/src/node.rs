@@ -8,6 +8,7 @@ use member_state::{
     Alarm, AlarmAction, AlarmMember, AlarmType, Caller, CompactProgress, Op, Response, Store,
 };
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::auth::Callers;
@@ -60,6 +61,8 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) removals: Arc<Removals>,
     /// `--strict-reconfig-check`
     pub(crate) strict_reconfig: bool,
+    /// What is done for clients that have gone; ends with their connections.
+    pub(crate) errands: TaskTracker,
     /// The revision up to which compacted versions are removed.
     pub(crate) compacted: watch::Sender<i64>,
     pub(crate) compaction_pace: CompactionPace,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::process::{ETCD, MEMBER, Server};
 
 /// A request of HTTP/1.1, and the connection on which its answer comes.
-fn send(port: u16, head: &str, body: &str) -> BufReader<TcpStream> {
+pub(crate) fn send(port: u16, head: &str, body: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -256,6 +256,91 @@ fn gateway_answers_are_etcds_byte_by_byte() {
         }
     }
     assert!(unlike.is_empty(), "{}", unlike.join("\n"));
+}
+
+/// Locks and elections: names and values are `l`, `e` and `v`, the lease is 10, so keys are `l/a` and `e/a`.
+const QUEUES: &[(&str, &str)] = &[
+    ("lease/grant", r#"{"ID":"10","TTL":"1000"}"#),
+    ("lock/lock", r#"{"name":"bA==","lease":"10"}"#),
+    ("lock/lock", r#"{"name":"bA==","lease":"10"}"#),
+    ("lock/lock", r#"{"name":"bA==","lease":"11"}"#),
+    ("lock/unlock", r#"{"key":"bC9h"}"#),
+    ("lock/unlock", r#"{"key":"bC9h"}"#),
+    ("lock/unlock", "{}"),
+    ("election/leader", r#"{"name":"ZQ=="}"#),
+    (
+        "election/campaign",
+        r#"{"name":"ZQ==","lease":"10","value":"dg=="}"#,
+    ),
+    ("election/leader", r#"{"name":"ZQ=="}"#),
+    (
+        "election/proclaim",
+        r#"{"leader":{"name":"ZQ==","key":"ZS9h","rev":"4","lease":"10"},"value":"dnY="}"#,
+    ),
+    (
+        "election/proclaim",
+        r#"{"leader":{"name":"ZQ==","key":"ZS9h","rev":"5","lease":"10"},"value":"dnY="}"#,
+    ),
+    (
+        "election/campaign",
+        r#"{"name":"ZQ==","lease":"10","value":"dg=="}"#,
+    ),
+    (
+        "election/campaign",
+        r#"{"name":"ZQ==","lease":"10","value":"dg=="}"#,
+    ),
+    ("election/leader", r#"{"name":"ZQ=="}"#),
+    ("election/proclaim", r#"{"value":"dnY="}"#),
+    ("election/proclaim", r#"{"leader":{"lease":"10"}}"#),
+    (
+        "election/proclaim",
+        r#"{"leader":{"name":"ZQ==","key":"ZS9h","rev":"4","lease":"11"}}"#,
+    ),
+    ("election/resign", "{}"),
+    ("election/resign", r#"{"leader":{}}"#),
+    (
+        "election/resign",
+        r#"{"leader":{"name":"ZQ==","key":"ZS9h","rev":"5","lease":"10"}}"#,
+    ),
+    (
+        "election/resign",
+        r#"{"leader":{"name":"ZQ==","key":"ZS9h","rev":"4","lease":"10"}}"#,
+    ),
+    ("election/leader", r#"{"name":"ZQ=="}"#),
+    ("election/campaign", r#"{"name":"ZQ==","lease":"11"}"#),
+];
+
+#[test]
+fn gateway_locks_and_elects_as_etcd_does() {
+    let servers = pair();
+    for (path, body) in QUEUES {
+        let head = format!("POST /v3/{path}");
+        let [ours, theirs] = [0, 1].map(|i| ask(servers[i].client_port, &head, body));
+        assert_eq!(ours, theirs, "{head} {body}");
+    }
+    let observed = [0, 1].map(|i| {
+        let ask = |path: &str, body: &str| {
+            let answer = ask(servers[i].client_port, &format!("POST /v3/{path}"), body);
+            assert!(answer.starts_with("200 "), "{answer}");
+        };
+        ask(
+            "election/campaign",
+            r#"{"name":"ZQ==","lease":"10","value":"dg=="}"#,
+        );
+        let mut stream = send(
+            servers[i].client_port,
+            "POST /v3/election/observe",
+            r#"{"name":"ZQ=="}"#,
+        );
+        assert_eq!(read_head(&mut stream).status, 200);
+        let first = chunk(&mut stream);
+        ask(
+            "election/campaign",
+            r#"{"name":"ZQ==","lease":"10","value":"dnY="}"#,
+        );
+        [masked(&first), masked(&chunk(&mut stream))]
+    });
+    assert_eq!(observed[0], observed[1]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod differential;
 mod etcdctl;
 mod gateway;
 mod lease;
+mod lock;
 mod maint;
 mod process;
 mod server;

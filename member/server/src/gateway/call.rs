@@ -24,6 +24,10 @@ pub(crate) trait Call: Clone + Send + 'static {
 /// Bytes of JSON that a request may have for one byte of its message: base64 takes 4 for 3, escapes more.
 const JSON_OVERHEAD: usize = 2;
 
+/// How many times as much as is allowed is read of a request that is refused for its size. A connection that is closed
+/// while its client still sends is reset, and the answer lost with it.
+const READ_IN_VAIN: usize = 4;
+
 /// Answers what came to a path below `/v3`; `receive` bounds the bytes of a message.
 pub(crate) async fn respond<C: Call>(
     port: C,
@@ -121,17 +125,19 @@ async fn unary<C: Call>(
 
 /// The request's message. An empty body is the message without fields; what follows the first value is ignored.
 async fn whole_request(
-    body: Incoming,
+    mut body: Incoming,
     description: &MessageDescriptor,
     limit: usize,
 ) -> Result<DynamicMessage, Status> {
-    let text = Limited::new(body, limit).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large(limit)
-        } else {
-            Status::cancelled(error.to_string())
+    let text = match Limited::new(&mut body, limit).collect().await {
+        Ok(text) => text,
+        Err(error) if error.is::<LengthLimitError>() => {
+            let mut rest = Limited::new(body, limit.saturating_mul(READ_IN_VAIN));
+            while let Some(Ok(_)) = rest.frame().await {}
+            return Err(too_large(limit));
         }
-    })?;
+        Err(error) => return Err(Status::cancelled(error.to_string())),
+    };
     match json::first(&text.to_bytes()) {
         Ok((json, _)) => message::read(&json, description).map_err(Status::invalid_argument),
         Err(Unread::Blank) => Ok(DynamicMessage::new(description.clone())),

@@ -9,15 +9,12 @@ use member_state::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{convert, mismatch, not_for_learners, refused};
+use super::{SHORT_RANGE, convert, mismatch, not_for_learners, refused};
 use crate::engine::Engine;
 use crate::node::Node;
 
 /// The KV service.
 pub(crate) struct KvService<E: Engine>(pub(crate) Arc<Node<E>>);
-
-/// Keys that a range may visit and still be read on the reactor, where heartbeats wait for it: about a millisecond.
-const SHORT_RANGE: usize = 1001;
 
 #[tonic::async_trait]
 impl<E: Engine> Kv for KvService<E> {

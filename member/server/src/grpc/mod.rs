@@ -1,6 +1,7 @@
 //! etcd's gRPC services over the member.
 
 mod auth;
+mod caller;
 mod cluster;
 mod convert;
 mod election;
@@ -9,6 +10,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod queue;
 mod watch;
 
 pub(crate) use auth::AuthService;
@@ -25,6 +27,9 @@ use member_state::AuthError;
 use tonic::{Code, Status};
 
 use crate::write::WriteError;
+
+/// Keys that a range may visit and still be read on the reactor, where heartbeats wait for it: about a millisecond.
+const SHORT_RANGE: usize = 1001;
 
 /// etcd's code for a refusal by the state. Sources: etcd 3.6, `rpctypes/error.go`.
 fn code(error: &member_state::Error) -> Code {

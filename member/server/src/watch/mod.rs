@@ -28,5 +28,4 @@ pub(crate) use hub::WatchHub;
 pub(crate) use index::Span;
 pub(crate) use outbox::{Delivery, Style};
 pub(crate) use stream::{Ended, Interest, WatchStream};
-#[expect(unused_imports, reason = "for the services that wait for keys")]
 pub(crate) use wait::{Subscription, WaitError};

@@ -48,10 +48,6 @@ impl<E: Engine> WatchHub<E> {
 
     /// Waits until a key is deleted at `start_revision` or later; the revision of the delete. Read the key first, and
     /// wait from the revision after the one that the read has shown.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the lock and election services")
-    )]
     pub(crate) async fn wait_deleted(
         self: &Arc<Self>,
         key: Bytes,

@@ -139,3 +139,8 @@ fn auth_answers_equal_etcds() {
     // A cheap cost: the script checks many passwords.
     compare("auth", &["--bcrypt-cost=4"], &["--bcrypt-cost=4"]);
 }
+
+#[test]
+fn lock_and_election_answers_equal_etcds() {
+    compare("lock", &[], &[]);
+}
