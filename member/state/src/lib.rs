@@ -19,18 +19,21 @@ mod compaction;
 mod counts;
 mod error;
 mod execute;
+mod export;
 mod history;
+mod import;
 mod keyset;
 mod layout;
 mod lease;
 mod memory;
 mod read;
+mod records;
 mod store;
 mod validate;
 mod view;
 
 pub use applier::Applier;
-pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
+pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Snapshot, Table};
 pub use command::{
     ClusterVersion, Command, Compact, Compare, CompareResult, CompareTarget, CompareValue,
     DecodeError, DeleteRange, KeyValue, Lease, LeaseCheckpoint, LeaseGrant, LeaseRemainder,
@@ -39,10 +42,13 @@ pub use command::{
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
+pub use export::{Export, Version};
 pub use history::{Event, EventKind, History, HistoryLimit};
+pub use import::{ImportError, Importer};
 pub use layout::Revision;
 pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;
+pub use records::{AccessControl, PermissionRecord, Record, RoleRecord, UserRecord};
 pub use store::{LogPosition, Store};
 pub use validate::{
     MAX_TXN_DEPTH, validate_delete_range, validate_lease_grant, validate_put, validate_range,

@@ -50,7 +50,7 @@ pub(crate) struct State {
 
 impl State {
     /// etcd 3.6: the first revision is 1, and -1 is compacted, so that a compaction at 0 is accepted once.
-    const EMPTY: State = State {
+    pub(crate) const EMPTY: State = State {
         revision: 1,
         compacted: -1,
         applied: None,
@@ -72,7 +72,7 @@ impl State {
         batch.put(Table::Meta, Bytes::from_static(meta::STATE), out.freeze());
     }
 
-    fn read(mut bytes: &[u8]) -> Result<State, OpenError> {
+    pub(crate) fn read(mut bytes: &[u8]) -> Result<State, OpenError> {
         let damaged = |_| Corruption {
             table: "meta",
             what: "the state's record",
