@@ -12,6 +12,7 @@ mod authority;
 mod barrier;
 mod consensus;
 mod engine;
+mod export;
 mod grpc;
 mod http;
 mod leases;
@@ -29,8 +30,10 @@ mod tls;
 mod watch;
 mod write;
 
+pub use consensus::Founding;
 pub use engine::Engine;
 pub use listen::ListenError;
 pub use member::{Layout, Member, MemberError};
 pub use node::SERVER_VERSION;
+pub use resolve::address;
 pub use tls::TlsError;

@@ -2,6 +2,7 @@
 //!
 //! Everything else in the crate speaks of terms, indexes and member ids.
 
+mod founding;
 mod inbound;
 mod network;
 mod snapshot;
@@ -25,6 +26,7 @@ use crate::engine::Engine;
 use crate::peer::links::Links;
 use crate::proposals::Proposals;
 use crate::replica::Replica;
+pub use founding::Founding;
 use state_machine::StateMachine;
 
 /// How consensus is timed and when the log is cut; all from flags.

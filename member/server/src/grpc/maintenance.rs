@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::maintenance_server::Maintenance;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use super::refused;
 use crate::engine::Engine;
-use crate::node::{MoveLeaderError, Node, SERVER_VERSION};
+use crate::export::{self, Cluster};
+use crate::node::{CLUSTER_VERSION, MoveLeaderError, Node, SERVER_VERSION};
 
 /// The Maintenance service.
 pub(crate) struct MaintenanceService<E: Engine>(pub(crate) Arc<Node<E>>);
@@ -43,6 +46,18 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
             db_size_quota: 0,
             downgrade_info: None,
         }))
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
+        let store = self.0.store();
+        let cluster = Cluster {
+            members: self.0.members().map_err(|error| refused(&error))?,
+            version: CLUSTER_VERSION.to_owned(),
+        };
+        Ok(Response::new(Box::pin(export::stream(store, cluster))))
     }
 
     async fn move_leader(
