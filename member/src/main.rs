@@ -3,6 +3,7 @@
 mod engine;
 mod logging;
 mod run;
+mod snapshot;
 
 use std::process::ExitCode;
 

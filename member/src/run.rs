@@ -15,6 +15,9 @@ use crate::logging;
 
 /// Parses the command line, runs the member, and says how it ended.
 pub(crate) fn run() -> ExitCode {
+    if let Some(code) = crate::snapshot::run(std::env::args_os().skip(1)) {
+        return code;
+    }
     let read = |path: &std::path::Path| std::fs::read_to_string(path);
     let command = match member_flags::parse(std::env::args_os().skip(1), std::env::vars_os(), &read)
     {

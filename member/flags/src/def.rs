@@ -382,8 +382,6 @@ mod tests {
             ("max-wals", "0x5"),
             ("corrupt-check-time", "0h"),
             ("discovery-fallback", "proxy"),
-            ("enable-grpc-gateway", "false"),
-            ("quota-backend-bytes", "0"),
             ("listen-client-http-urls", ""),
         ] {
             assert!(lookup(name).unwrap().accepts(value), "{name} {value}");

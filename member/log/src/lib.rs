@@ -18,6 +18,7 @@
 mod config;
 mod error;
 mod flusher;
+mod found;
 mod index;
 mod lock;
 mod log;
@@ -30,6 +31,7 @@ mod state;
 
 pub use config::{Entry, LogId, NodeId, Payload, Peer, Ticket, TypeConfig, Vote};
 pub use error::LogError;
+pub use found::FoundedMembership;
 pub use log::{Identity, Log, LogStats};
 pub use options::{FsyncHook, LogOptions};
 pub use reader::LogReader;

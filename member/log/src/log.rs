@@ -135,6 +135,14 @@ impl Log {
             .map_err(|source| LogError::Stopped { source })
     }
 
+    /// Queues that everything up to `last` is in the state, without waiting for it.
+    pub(crate) fn begin_after(&self, last: LogId) -> Result<(), io::Error> {
+        self.shared.request(|state| {
+            state.purge(last);
+            Ok(())
+        })
+    }
+
     /// A handle for reading.
     pub fn reader(&self) -> LogReader {
         LogReader::new(self.shared.clone())

@@ -16,6 +16,7 @@ mod connected;
 mod consensus;
 mod downgrade;
 mod engine;
+mod export;
 mod gateway;
 mod grpc;
 mod http;
@@ -40,8 +41,10 @@ mod watch;
 mod write;
 
 pub use auth::{CallersError, TokenKeyError};
+pub use consensus::Founding;
 pub use engine::Engine;
 pub use listen::ListenError;
 pub use member::{Layout, Member, MemberError};
 pub use node::SERVER_VERSION;
+pub use resolve::address;
 pub use tls::TlsError;

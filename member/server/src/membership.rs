@@ -55,6 +55,10 @@ impl<E: Engine> Node<E> {
 
     /// Gives a member other peer URLs.
     pub(crate) async fn update_member(&self, id: u64, urls: &[String]) -> Result<(), Refusal> {
+        // etcd does not look at the URLs of a member that is not there.
+        if !self.consensus.nodes().iter().any(|node| node.id == id) {
+            return Err(Refusal::MemberNotFound);
+        }
         let peer_urls = checked(urls)?;
         self.change_members(Change::Update { id, peer_urls }).await
     }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 /// The address that a host name stands for, IPv4 first; the error is the resolver's text. Blocks: called once, at a
 /// first start, before anything is served.
-pub(crate) fn address(host: &str, port: u16) -> Result<String, String> {
+pub fn address(host: &str, port: u16) -> Result<String, String> {
     let mut found: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
         .map_err(|e| format!("lookup {host}: {e}"))?

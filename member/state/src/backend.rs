@@ -67,6 +67,18 @@ pub trait Backend: Send + Sync + 'static {
     where
         Self: 'a;
 
+    /// All tables as they were when the snapshot was made.
+    type Snapshot<'a>: Snapshot
+    where
+        Self: 'a;
+
+    /// Holds this moment: no write after this call is seen through the snapshot. It keeps what it shows from being
+    /// reclaimed for as long as it lives.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    fn snapshot(&self) -> Result<Self::Snapshot<'_>, BackendError>;
+
     /// Reads one value.
     ///
     /// # Errors
@@ -93,6 +105,31 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Bytes held on disk and in memory.
     fn size(&self) -> u64;
+}
+
+/// A moment of all tables.
+pub trait Snapshot {
+    /// A walk over one table of the moment.
+    type Cursor<'a>: Cursor
+    where
+        Self: 'a;
+
+    /// Reads one value.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError>;
+
+    /// Opens a walk over `[from, to)`, as [`Backend::cursor`] does.
+    ///
+    /// # Errors
+    /// When the storage cannot be read.
+    fn cursor<'a>(
+        &'a self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<Self::Cursor<'a>, BackendError>;
 }
 
 /// A key and its value, lent by a cursor.

@@ -91,6 +91,11 @@ impl Sweep {
         })
     }
 
+    /// Whether everything below `target` is removed.
+    pub(crate) fn has_reached(&self, target: i64) -> bool {
+        self.target == target && self.done
+    }
+
     fn aim(&mut self, target: i64) {
         if self.target != target {
             // The tombstones at the old target were spared: visit them again.

@@ -8,9 +8,9 @@ use crate::backend::{Backend, Cursor, Table};
 use crate::error::Error;
 use crate::layout::Revision;
 use crate::read::{Keys, Scan};
-use crate::records::{self, HistoryBounds, HistoryRecord, Keep, Step};
 use crate::store::Store;
 use crate::view::View;
+use crate::walk::{self, HistoryBounds, HistoryRecord, Keep, Step};
 
 /// A hash and what it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +56,19 @@ impl<B: Backend> Store<B> {
         if revision > 0 && revision < compacted {
             return Err(Error::Compacted);
         }
+        // etcd: nothing was written up to there.
+        if revision < 0 {
+            return Ok(Some(KeyValueHash {
+                hash: crc32c::crc32c(BUCKET),
+                compact_revision: compacted,
+                revision,
+                current,
+            }));
+        }
         if revision > current {
             return Err(Error::FutureRevision);
         }
-        let target = if revision <= 0 { current } else { revision };
+        let target = if revision == 0 { current } else { revision };
         let at = (target != current).then_some(target);
         let view = View::committed(&self.backend);
         let mut live = Scan::open(view, &Keys::Span(&[], None), at)?;
@@ -87,13 +96,13 @@ impl<B: Backend> Store<B> {
                 record.stored_value(&mut value);
                 hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
             };
-            let step = records::step(&self.backend, bounds, keep, from, STEP, &mut visit)?;
+            let step = walk::step(&self.backend, bounds, keep, from, STEP, &mut visit)?;
             if self.compact_revision() != compacted {
                 return Ok(None);
             }
             match step {
                 Step::More(next) => from = next,
-                Step::Missing => return Err(records::missing()),
+                Step::Missing => return Err(walk::missing()),
                 Step::Done => break,
             }
         }
@@ -134,14 +143,14 @@ impl<B: Backend> Store<B> {
             at: bounds.compacted,
             tombstones: true,
         };
-        let step = records::step(&self.backend, bounds, keep, from, max, &mut visit)?;
+        let step = walk::step(&self.backend, bounds, keep, from, max, &mut visit)?;
         if self.compact_revision() != bounds.compacted {
             return Err(Error::Compacted);
         }
         match step {
             Step::More(next) => Ok(Some(next)),
             Step::Done => Ok(None),
-            Step::Missing => Err(records::missing()),
+            Step::Missing => Err(walk::missing()),
         }
     }
 

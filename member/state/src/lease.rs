@@ -20,14 +20,14 @@ pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 
 const ID: usize = size_of::<i64>();
 
-fn record(lease: &Lease) -> Bytes {
+pub(crate) fn record(lease: &Lease) -> Bytes {
     let mut out = BytesMut::with_capacity(2 * ID);
     out.put_i64(lease.ttl);
     out.put_i64(lease.remaining);
     out.freeze()
 }
 
-fn read(id: i64, mut record: &[u8]) -> Result<Lease, Corruption> {
+pub(crate) fn read(id: i64, mut record: &[u8]) -> Result<Lease, Corruption> {
     let mut number = || {
         record.try_get_i64().map_err(|_| Corruption {
             table: "leases",

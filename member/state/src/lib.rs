@@ -21,8 +21,10 @@ mod compaction;
 mod counts;
 mod error;
 mod execute;
+mod export;
 mod hash;
 mod history;
+mod import;
 mod keyset;
 mod layout;
 mod lease;
@@ -32,6 +34,7 @@ mod records;
 mod store;
 mod validate;
 mod view;
+mod walk;
 
 pub use applier::Applier;
 pub use auth::{
@@ -39,7 +42,7 @@ pub use auth::{
     Permission, PermissionType, Role, RoleGrantPermission, RoleName, RoleRevokePermission, User,
     UserAdd, UserName, UserRole,
 };
-pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
+pub use backend::{Backend, BackendError, Batch, Cursor, Entry, Snapshot, Table};
 pub use command::{
     Alarm, AlarmAction, AlarmMember, AlarmType, ClusterVersion, Command, Compact, Compare,
     CompareResult, CompareTarget, CompareValue, DecodeError, DeleteRange, Downgrade, KeyValue,
@@ -49,14 +52,17 @@ pub use command::{
 };
 pub use compaction::CompactProgress;
 pub use error::{Corruption, Error, OpenError};
+pub use export::{Export, Version};
 pub use hash::KeyValueHash;
 pub use history::{Event, EventKind, History, HistoryLimit};
+pub use import::{ImportError, Importer};
 pub use layout::Revision;
 pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;
-pub use records::{HistoryBounds, HistoryRecord};
+pub use records::{AccessControl, Record};
 pub use store::{LogPosition, Store};
 pub use validate::{
     MAX_TXN_DEPTH, validate_delete_range, validate_lease_grant, validate_put, validate_range,
     validate_txn,
 };
+pub use walk::{HistoryBounds, HistoryRecord};

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use crate::backend::{Backend, BackendError, Batch, Cursor, Entry, Table};
+use crate::backend::{Backend, BackendError, Batch, Cursor, Entry, Snapshot, Table};
 
 type Tables = [BTreeMap<Bytes, Bytes>; 5];
 
@@ -39,6 +39,13 @@ impl MemoryBackend {
 
 impl Backend for MemoryBackend {
     type Cursor<'a> = MemoryCursor;
+    type Snapshot<'a> = MemoryBackend;
+
+    fn snapshot(&self) -> Result<MemoryBackend, BackendError> {
+        Ok(MemoryBackend {
+            tables: Arc::new(RwLock::new(self.read().clone())),
+        })
+    }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
         Ok(self.read()[table.index()].get(key).cloned())
@@ -84,6 +91,24 @@ impl Backend for MemoryBackend {
             .map(|(key, value)| key.len() + value.len())
             .sum();
         bytes as u64
+    }
+}
+
+// The copy that `snapshot` makes is written to by nobody.
+impl Snapshot for MemoryBackend {
+    type Cursor<'a> = MemoryCursor;
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        Backend::get(self, table, key)
+    }
+
+    fn cursor(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<MemoryCursor, BackendError> {
+        Backend::cursor(self, table, from, to)
     }
 }
 

@@ -1,205 +1,106 @@
-//! History in the order of revisions, as etcd's own database holds it.
+//! What an export carries beside history and leases: users and roles, alarms, a downgrade under way.
 //!
-//! The table of revisions gives the order, the other two the versions. The walk yields what is logically
-//! there: what a compaction gave up is left out whether a sweep removed it already or not.
+//! Here is the one list of these entries of the table `Meta`, from which they are exported and to which they are
+//! imported. It knows their bytes and nothing of their meaning.
 
 use bytes::Bytes;
 use prost::Message;
 
-use crate::backend::{Backend, Cursor, Table};
-use crate::command::KeyValue;
+use crate::auth::{Role, User};
+use crate::backend::{Cursor, Snapshot, Table};
 use crate::error::{Corruption, Error};
-use crate::layout::{
-    self, Event, Header, Kind, Revision, old_version, old_versions, read_revision_key, revision_key,
-};
+use crate::layout::meta;
 
-/// One write of history.
+/// One of these entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryRecord {
-    /// Where in history it stands.
-    pub revision: Revision,
-    /// Whether it deleted the key; `key_value` then has only the key.
-    pub tombstone: bool,
-    /// What was written.
-    pub key_value: KeyValue,
+pub enum Record {
+    /// Whether access control is on.
+    AccessControl(AccessControl),
+    /// A user, by name.
+    User(String, User),
+    /// A role, by name.
+    Role(String, Role),
+    /// A raised alarm.
+    Alarm {
+        /// etcd's number of its kind.
+        kind: i32,
+        /// The member that it is about.
+        member_id: u64,
+    },
+    /// The version that the cluster goes back to.
+    Downgrade(String),
 }
 
-/// A version as etcd writes it to its database: zero fields are left out.
-#[derive(Clone, PartialEq, Message)]
-struct Stored {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-    #[prost(int64, tag = "2")]
-    create_revision: i64,
-    #[prost(int64, tag = "3")]
-    mod_revision: i64,
-    #[prost(int64, tag = "4")]
-    version: i64,
-    #[prost(bytes = "bytes", tag = "5")]
-    value: Bytes,
-    #[prost(int64, tag = "6")]
-    lease: i64,
+/// Access control as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct AccessControl {
+    /// Whether it is on.
+    #[prost(bool, tag = "1")]
+    pub enabled: bool,
+    /// Counts the changes of users and roles.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
 }
 
-impl HistoryRecord {
-    /// Replaces `out` by the record's key in etcd's database: `main(8) _ sub(8)`, and `t` for a tombstone.
-    pub fn stored_key(&self, out: &mut Vec<u8>) {
-        out.clear();
-        out.extend_from_slice(&self.revision.main.to_be_bytes());
-        out.push(b'_');
-        out.extend_from_slice(&u64::from(self.revision.sub).to_be_bytes());
-        if self.tombstone {
-            out.push(b't');
+impl Record {
+    /// Its entry in the table `Meta`.
+    pub(crate) fn entry(&self) -> (Bytes, Bytes) {
+        match self {
+            Self::AccessControl(record) => (
+                Bytes::from_static(meta::AUTH),
+                record.encode_to_vec().into(),
+            ),
+            Self::User(name, user) => (meta::auth_user(name), user.encode_to_vec().into()),
+            Self::Role(name, role) => (meta::auth_role(name), role.encode_to_vec().into()),
+            Self::Alarm { kind, member_id } => (meta::alarm(*kind, *member_id), Bytes::new()),
+            Self::Downgrade(target) => (Bytes::from_static(meta::DOWNGRADE), target.clone().into()),
         }
     }
 
-    /// Replaces `out` by the record's value in etcd's database, a protobuf message.
-    pub fn stored_value(&self, out: &mut Vec<u8>) {
-        out.clear();
-        let stored = Stored {
-            key: self.key_value.key.clone(),
-            create_revision: self.key_value.create_revision,
-            mod_revision: self.key_value.mod_revision,
-            version: self.key_value.version,
-            value: self.key_value.value.clone(),
-            lease: self.key_value.lease,
+    /// The entry, if it is one of these.
+    fn read(key: &[u8], value: &[u8]) -> Option<Result<Self, Corruption>> {
+        let record = if key == meta::AUTH {
+            AccessControl::decode(value).ok().map(Self::AccessControl)
+        } else if key == meta::DOWNGRADE {
+            text(value).map(Self::Downgrade)
+        } else if let Some(name) = key.strip_prefix(meta::AUTH_USERS) {
+            let record = User::decode(value).ok();
+            text(name).zip(record).map(|(n, r)| Self::User(n, r))
+        } else if let Some(name) = key.strip_prefix(meta::AUTH_ROLES) {
+            let record = Role::decode(value).ok();
+            text(name).zip(record).map(|(n, r)| Self::Role(n, r))
+        } else if let Some(name) = key.strip_prefix(meta::ALARMS) {
+            alarm(name)
+        } else {
+            return None;
         };
-        // A vector grows as needed, so this cannot fail.
-        let _ = stored.encode(out);
+        Some(record.ok_or(Corruption {
+            table: "meta",
+            what: "a record of users, roles, alarms or a downgrade",
+        }))
     }
 }
 
-/// The part of history that a walk is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HistoryBounds {
-    /// The compacted revision; -1 before the first compaction.
-    pub compacted: i64,
-    /// The last revision to visit.
-    pub revision: i64,
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
 }
 
-/// What a walk yields of what is not newer than the compacted revision.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep {
-    /// Versions that were the newest of their keys at this revision.
-    pub(crate) at: i64,
-    /// Tombstones at the compacted revision itself.
-    pub(crate) tombstones: bool,
-}
-
-/// Where a step of a walk ended.
-pub(crate) enum Step {
-    /// Everything was visited.
-    Done,
-    /// To be continued here.
-    More(Revision),
-    /// A version that should be there is not: a later compaction removed it, or the tables are damaged.
-    Missing,
-}
-
-/// Visits at most `max` entries from `from` on.
-pub(crate) fn step<B: Backend>(
-    backend: &B,
-    bounds: HistoryBounds,
-    keep: Keep,
-    from: Revision,
-    max: usize,
-    visit: &mut impl FnMut(HistoryRecord),
-) -> Result<Step, Error> {
-    let end = revision_key(Revision {
-        main: bounds.revision.saturating_add(1),
-        sub: 0,
-    });
-    let mut entries = backend.cursor(Table::Revisions, &revision_key(from), Some(&end))?;
-    for _ in 0..max.max(1) {
-        let Some((key, value)) = entries.next()? else {
-            return Ok(Step::Done);
-        };
-        let revision = read_revision_key(key)?;
-        let event = Event::read(value)?;
-        let compacted = revision.main <= bounds.compacted;
-        if event.kind == Kind::Delete {
-            if !compacted || (keep.tombstones && revision.main == bounds.compacted) {
-                visit(HistoryRecord {
-                    revision,
-                    tombstone: true,
-                    key_value: KeyValue {
-                        key: Bytes::copy_from_slice(event.key),
-                        ..KeyValue::default()
-                    },
-                });
-            }
-            continue;
-        }
-        match version(backend, event.key, revision)? {
-            Some(found) => {
-                if !compacted || found.current || newest(backend, event.key, keep.at)? == revision {
-                    let key = Bytes::copy_from_slice(event.key);
-                    visit(HistoryRecord {
-                        revision,
-                        tombstone: false,
-                        key_value: layout::key_value(key, &found.record)?,
-                    });
-                }
-            }
-            // A sweep came by.
-            None if compacted => {}
-            None => return Ok(Step::Missing),
-        }
-    }
-    // The next step begins behind the last entry: its key is not at hand any more, the following one is.
-    match entries.next()? {
-        Some((key, _)) => Ok(Step::More(read_revision_key(key)?)),
-        None => Ok(Step::Done),
-    }
-}
-
-struct Version {
-    record: Bytes,
-    current: bool,
-}
-
-/// One version of a key. `Current` is looked at first: a version moves from there to `Old`, never back.
-fn version<B: Backend>(
-    backend: &B,
-    key: &[u8],
-    revision: Revision,
-) -> Result<Option<Version>, Error> {
-    if let Some(record) = backend.get(Table::Current, key)?
-        && Header::read(&record)?.modified == revision
-    {
-        return Ok(Some(Version {
-            record,
-            current: true,
-        }));
-    }
-    let old = backend.get(Table::Old, &old_version(key, revision))?;
-    Ok(old.map(|record| Version {
-        record,
-        current: false,
-    }))
-}
-
-/// The newest version or tombstone of a key at `main`, of which it is known that one was superseded.
-fn newest<B: Backend>(backend: &B, key: &[u8], main: i64) -> Result<Revision, Error> {
-    if let Some(record) = backend.get(Table::Current, key)? {
-        let modified = Header::read(&record)?.modified;
-        if modified.main <= main {
-            return Ok(modified);
-        }
-    }
-    let (from, to) = old_versions(key, main);
-    let mut versions = backend.cursor(Table::Old, &from, Some(&to))?;
-    match versions.next()? {
-        Some((_, record)) => Ok(Header::read(record)?.modified),
-        None => Ok(Revision::ZERO),
-    }
-}
-
-/// The tables contradict each other.
-pub(crate) fn missing() -> Error {
-    Error::from(Corruption {
-        table: "revisions",
-        what: "the version that an entry names",
+fn alarm(name: &[u8]) -> Option<Record> {
+    let (kind, member) = name.split_first_chunk()?;
+    Some(Record::Alarm {
+        kind: i32::from_be_bytes(*kind),
+        member_id: u64::from_be_bytes(member.try_into().ok()?),
     })
+}
+
+/// Every such entry of a snapshot.
+pub(crate) fn all(snapshot: &impl Snapshot) -> Result<Vec<Record>, Error> {
+    let mut records = Vec::new();
+    let mut entries = snapshot.cursor(Table::Meta, &[], None)?;
+    while let Some((key, value)) = entries.next()? {
+        if let Some(record) = Record::read(key, value) {
+            records.push(record?);
+        }
+    }
+    Ok(records)
 }

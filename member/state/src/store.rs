@@ -57,7 +57,7 @@ pub(crate) struct State {
 
 impl State {
     /// etcd 3.6: the first revision is 1, and -1 is compacted, so that a compaction at 0 is accepted once.
-    const EMPTY: State = State {
+    pub(crate) const EMPTY: State = State {
         revision: 1,
         compacted: -1,
         applied: None,
@@ -85,7 +85,7 @@ impl State {
         batch.put(Table::Meta, Bytes::from_static(meta::STATE), out.freeze());
     }
 
-    fn read(mut bytes: &[u8]) -> Result<State, OpenError> {
+    pub(crate) fn read(mut bytes: &[u8]) -> Result<State, OpenError> {
         let damaged = |_| Corruption {
             table: "meta",
             what: "the state's record",
@@ -294,9 +294,6 @@ impl<B: Backend> Store<B> {
     pub fn range(&self, range: &Range) -> Result<RangeResponse, Error> {
         let keys = Keys::new(&range.key, &range.range_end);
         let state = self.published();
-        if state.alarmed.corrupt {
-            return Err(Error::CorruptAlarm);
-        }
         let current = state.revision;
         let at = read::resolve(range.revision, current, state.compacted)?;
         let (scan, shortcut) = self.open_read(range, &keys, at, current)?;
@@ -362,9 +359,6 @@ impl<B: Backend> Store<B> {
         );
         let view = View::committed(&self.backend);
         let state = self.published();
-        if state.alarmed.corrupt {
-            return Err(Error::CorruptAlarm);
-        }
         let current = state.revision;
         let path = Path::choose(view, txn, current, state.compacted)?;
         let (succeeded, ops) = path.walk().enter(txn);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use member_state::{Backend, BackendError, Batch, Cursor, Entry, Table};
+use member_state::{Backend, BackendError, Batch, Cursor, Entry, Snapshot, Table};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, DBRawIterator,
@@ -173,6 +173,14 @@ impl fmt::Debug for RocksBackend {
 
 impl Backend for RocksBackend {
     type Cursor<'a> = RocksCursor<'a>;
+    type Snapshot<'a> = RocksSnapshot<'a>;
+
+    fn snapshot(&self) -> Result<RocksSnapshot<'_>, BackendError> {
+        Ok(RocksSnapshot {
+            backend: self,
+            snapshot: self.shared.db.snapshot(),
+        })
+    }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
         let Shared { db, read, .. } = &*self.shared;
@@ -188,23 +196,9 @@ impl Backend for RocksBackend {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Result<RocksCursor<'a>, BackendError> {
-        if to.is_some_and(|to| to <= from) {
-            return Ok(RocksCursor {
-                iterator: None,
-                started: true,
-            });
-        }
-        let mut read = ReadOptions::default();
-        read.set_background_purge_on_iterator_cleanup(true);
-        if let Some(to) = to {
-            read.set_iterate_upper_bound(to);
-        }
-        let mut iterator = self.shared.db.raw_iterator_cf_opt(self.family(table), read);
-        iterator.seek(from);
-        Ok(RocksCursor {
-            iterator: Some(iterator),
-            started: false,
-        })
+        Ok(RocksCursor::open(from, to, |read| {
+            self.shared.db.raw_iterator_cf_opt(self.family(table), read)
+        }))
     }
 
     fn write(&self, batch: &Batch) -> Result<(), BackendError> {
@@ -242,6 +236,73 @@ pub struct RocksCursor<'a> {
     /// `None` when there is nothing (more) to yield.
     iterator: Option<DBRawIterator<'a>>,
     started: bool,
+}
+
+impl<'a> RocksCursor<'a> {
+    fn open(
+        from: &[u8],
+        to: Option<&[u8]>,
+        iterate: impl FnOnce(ReadOptions) -> DBRawIterator<'a>,
+    ) -> Self {
+        if to.is_some_and(|to| to <= from) {
+            return RocksCursor {
+                iterator: None,
+                started: true,
+            };
+        }
+        let mut read = ReadOptions::default();
+        read.set_background_purge_on_iterator_cleanup(true);
+        if let Some(to) = to {
+            read.set_iterate_upper_bound(to);
+        }
+        let mut iterator = iterate(read);
+        iterator.seek(from);
+        RocksCursor {
+            iterator: Some(iterator),
+            started: false,
+        }
+    }
+}
+
+/// The database at one moment. While it lives, no version that it shows is dropped.
+pub struct RocksSnapshot<'a> {
+    backend: &'a RocksBackend,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl fmt::Debug for RocksSnapshot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksSnapshot").finish_non_exhaustive()
+    }
+}
+
+impl Snapshot for RocksSnapshot<'_> {
+    type Cursor<'a>
+        = RocksCursor<'a>
+    where
+        Self: 'a;
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
+        let value = self
+            .snapshot
+            .get_pinned_cf(self.backend.family(table), key)
+            .map_err(BackendError::new)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn cursor<'a>(
+        &'a self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<RocksCursor<'a>, BackendError> {
+        Ok(RocksCursor::open(from, to, |mut read| {
+            // A walk over everything must not push out of the cache what clients read.
+            read.fill_cache(false);
+            self.snapshot
+                .raw_iterator_cf_opt(self.backend.family(table), read)
+        }))
+    }
 }
 
 impl fmt::Debug for RocksCursor<'_> {

@@ -11,6 +11,6 @@ mod backend;
 mod error;
 mod options;
 
-pub use backend::{MemoryStats, RocksBackend, RocksCursor};
+pub use backend::{MemoryStats, RocksBackend, RocksCursor, RocksSnapshot};
 pub use error::StoreError;
 pub use options::StoreOptions;

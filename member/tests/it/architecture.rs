@@ -71,15 +71,28 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn crates_depend_only_along_the_arrows() {
-    let allowed: [(&str, &[&str]); 10] = [
+    let allowed: [(&str, &[&str]); 11] = [
         ("base2histogram", &[]),
-        ("member", &["member-flags", "member-server", "member-store"]),
+        // `member snapshot restore` builds a data directory without a server: state, log and membership.
+        (
+            "member",
+            &[
+                "member-bolt",
+                "member-flags",
+                "member-log",
+                "member-server",
+                "member-state",
+                "member-store",
+            ],
+        ),
+        ("member-bolt", &[]),
         ("member-flags", &[]),
         ("member-log", &["openraft"]),
         ("member-proto", &[]),
         (
             "member-server",
             &[
+                "member-bolt",
                 "member-flags",
                 "member-log",
                 "member-proto",
@@ -118,6 +131,7 @@ fn only_the_member_links_rocksdb() {
         "provisioner",
         "testbed",
         "member-server",
+        "member-bolt",
         "member-log",
         "member-state",
     ] {
@@ -149,6 +163,19 @@ fn the_state_has_no_clock_no_files_no_tasks() {
         ] {
             assert!(!text.contains(banned), "{} uses {banned}", path.display());
         }
+    }
+}
+
+#[test]
+fn the_file_format_has_no_tasks_and_no_network() {
+    let tree = tree(&["-p", "member-bolt"]);
+    for banned in ["tokio", "tonic", "openraft"] {
+        assert!(
+            !tree
+                .lines()
+                .any(|line| line.starts_with(&format!("{banned} "))),
+            "member-bolt links {banned}"
+        );
     }
 }
 

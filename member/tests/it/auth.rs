@@ -446,12 +446,6 @@ async fn script(server: &Server) -> Vec<Outcome> {
     ] {
         ask!(auth.role_grant_permission(allow(name, kind, key, end)));
     }
-    ask!(
-        auth.role_grant_permission(pb::AuthRoleGrantPermissionRequest {
-            name: "r".to_owned(),
-            perm: None
-        })
-    );
     ask!(auth.role_revoke_permission(disallow("none", "a", "c")));
     ask!(auth.role_revoke_permission(disallow("r", "a", "")));
     ask!(auth.role_get(pb::AuthRoleGetRequest { role: "r".to_owned() }) -> answer => answer.perm);

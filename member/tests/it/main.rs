@@ -2,6 +2,7 @@
 
 mod architecture;
 mod auth;
+mod bolt;
 mod cluster;
 mod differential;
 mod etcdctl;

@@ -389,9 +389,9 @@ fn a_first_start_that_contradicts_the_cluster_exits_with_the_guides_sentence() {
 fn flags_that_are_not_honoured_are_refused_by_name() {
     for flag in [
         "--auto-tls",
-        "--quota-backend-bytes=1000000",
         "--discovery=http://127.0.0.1:1/x",
-        "--auto-compaction-retention=1h",
+        "--corrupt-check-time=1h",
+        "--enable-v2",
     ] {
         let mut server = Server::single(MEMBER, &[flag]);
         server.start();

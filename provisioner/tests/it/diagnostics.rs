@@ -246,9 +246,9 @@ fn flags_that_do_not_exist_or_cannot_have_the_value() {
         &["heartbeat-interval", "fast"],
     );
     one(
-        &format!("name = \"a\"\n[defaults]\nauto-compaction-retention = \"1h\"\n{TAIL}"),
-        "3:29 ",
-        &["auto-compaction-retention"],
+        &format!("name = \"a\"\n[defaults]\nenable-v2 = true\n{TAIL}"),
+        "3:13 ",
+        &["enable-v2"],
     );
     one(
         &format!("name = \"a\"\n[defaults]\nheartbeat-interval = 1000\n{TAIL}"),
@@ -274,16 +274,13 @@ fn values_that_are_impossible_together_are_shown_where_they_stand() {
 
 #[test]
 fn an_upstream_etcd_may_have_flags_that_the_included_member_refuses() {
-    let text = "name = \"a\"\n[defaults]\nauto-compaction-retention = \"1h\"\n[[member]]\nname = \"m\"\nbinary = \"/usr/bin/etcd\"\n";
+    let text = "name = \"a\"\n[defaults]\nenable-v2 = true\n[[member]]\nname = \"m\"\nbinary = \"/usr/bin/etcd\"\n";
     let loaded = valid(text);
     let member = &loaded.topology.members[0];
     let instance = provisioner::render::placeholder(&loaded.topology);
     let etcd = provisioner::render::Server::Etcd { minor: (3, 4) };
     let args = provisioner::render::argv(&loaded.topology, member, &instance, etcd).unwrap();
-    assert!(
-        args.contains(&"--auto-compaction-retention=1h".to_owned()),
-        "{args:?}"
-    );
+    assert!(args.contains(&"--enable-v2=true".to_owned()), "{args:?}");
     // The name of the binary misled: it is the included member after all.
     let error = provisioner::render::argv(
         &loaded.topology,
@@ -294,14 +291,13 @@ fn an_upstream_etcd_may_have_flags_that_the_included_member_refuses() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "member m runs the included member, which has no flag auto-compaction-retention"
+        "member m runs the included member, which has no flag enable-v2"
     );
 }
 
 #[test]
 fn a_flag_that_the_etcd_version_lacks_is_refused() {
-    let text =
-        "name = \"a\"\n[[member]]\nname = \"m\"\nbinary = \"etcd\"\nflags = { max-learners = 2 }\n";
+    let text = "name = \"a\"\n[[member]]\nname = \"m\"\nbinary = \"etcd\"\nflags = { memory-mlock = true }\n";
     let loaded = valid(text);
     let instance = provisioner::render::placeholder(&loaded.topology);
     let args = |minor| {
@@ -315,11 +311,11 @@ fn a_flag_that_the_etcd_version_lacks_is_refused() {
     assert!(
         args((3, 6))
             .unwrap()
-            .contains(&"--max-learners=2".to_owned())
+            .contains(&"--memory-mlock=true".to_owned())
     );
     assert_eq!(
         args((3, 4)).unwrap_err().to_string(),
-        "member m runs etcd 3.4, which has no flag max-learners"
+        "member m runs etcd 3.4, which has no flag memory-mlock"
     );
 }
 

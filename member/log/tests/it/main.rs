@@ -7,6 +7,8 @@ mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod found;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod order;

@@ -2,6 +2,7 @@
 //!
 //! Everything else in the crate speaks of terms, indexes and member ids.
 
+mod founding;
 mod inbound;
 mod membership;
 mod network;
@@ -27,6 +28,7 @@ use crate::peer::links::Links;
 use crate::proposals::Proposals;
 use crate::removal::Removals;
 use crate::replica::Replica;
+pub use founding::Founding;
 pub(crate) use membership::{Change, Refusal, force_new_cluster};
 pub(crate) use state_machine::membership_urls;
 use state_machine::{Departed, StateMachine};

@@ -26,7 +26,7 @@ type C = TypeConfig;
 type Answer = Result<Response, member_state::Error>;
 
 /// Key of the membership in the store's own table.
-const MEMBERSHIP: &str = "membership";
+pub(super) const MEMBERSHIP: &str = "membership";
 
 /// Entries in one batch. Bounds the memory of a batch and how long its readers wait.
 const BATCH: usize = 1024;
@@ -212,7 +212,7 @@ fn fatal(answer: Answer) -> io::Result<()> {
     answer.map(drop).map_err(io::Error::other)
 }
 
-fn position(id: &LogId) -> LogPosition {
+pub(super) fn position(id: &LogId) -> LogPosition {
     let term = wire::log_id_out(id).term;
     LogPosition {
         term,

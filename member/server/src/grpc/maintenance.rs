@@ -8,12 +8,16 @@ use member_proto::etcdserverpb::maintenance_server::Maintenance;
 use member_state::{AlarmAction, AlarmMember, AlarmType};
 use pb::alarm_request::AlarmAction as Asked;
 use pb::downgrade_request::DowngradeAction;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use super::{not_written, refused};
 use crate::downgrade::{self, DowngradeError};
 use crate::engine::Engine;
-use crate::node::{MoveLeaderError, Node, SERVER_VERSION, STORAGE_VERSION, alarm_name};
+use crate::export::{self, Cluster};
+use crate::node::{
+    CLUSTER_VERSION, MoveLeaderError, Node, SERVER_VERSION, STORAGE_VERSION, alarm_name,
+};
 
 /// The Maintenance service.
 pub(crate) struct MaintenanceService<E: Engine>(pub(crate) Arc<Node<E>>);
@@ -140,9 +144,8 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
         let credentials = self.0.credentials(&request);
         self.0.authorize_admin(credentials).await?;
         self.0.defragment().await.map_err(Status::unknown)?;
-        Ok(Response::new(pb::DefragmentResponse {
-            header: Some(self.header()),
-        }))
+        // etcd's has no header.
+        Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     async fn hash(
@@ -184,6 +187,20 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
             compact_revision: found.compact_revision,
             hash_revision: found.revision,
         }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
+        let credentials = self.0.credentials(&request);
+        self.0.authorize_admin(credentials).await?;
+        let store = self.0.store();
+        let cluster = Cluster {
+            members: self.0.members().map_err(|error| refused(&error))?,
+            version: CLUSTER_VERSION.to_owned(),
+        };
+        Ok(Response::new(Box::pin(export::stream(store, cluster))))
     }
 
     async fn move_leader(

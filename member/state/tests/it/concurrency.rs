@@ -14,6 +14,11 @@ struct Yielding(MemoryBackend);
 
 impl Backend for Yielding {
     type Cursor<'a> = <MemoryBackend as Backend>::Cursor<'a>;
+    type Snapshot<'a> = MemoryBackend;
+
+    fn snapshot(&self) -> Result<MemoryBackend, BackendError> {
+        self.0.snapshot()
+    }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
         thread::yield_now();

@@ -27,6 +27,12 @@ impl Failing {
 
 impl Backend for Failing {
     type Cursor<'a> = <MemoryBackend as Backend>::Cursor<'a>;
+    type Snapshot<'a> = MemoryBackend;
+
+    fn snapshot(&self) -> Result<MemoryBackend, BackendError> {
+        Failing::check(&self.reads_fail)?;
+        self.memory.snapshot()
+    }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
         Failing::check(&self.reads_fail)?;

@@ -4,6 +4,7 @@
 
 mod auth;
 mod concurrency;
+mod export;
 mod failure;
 mod golden;
 mod hash;
