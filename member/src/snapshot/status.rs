@@ -113,11 +113,13 @@ fn human(bytes: u64) -> String {
         name = next;
     }
     let tenths = (u128::from(bytes) * 10 + u128::from(unit) / 2) / u128::from(unit);
-    if tenths < 100 {
-        format!("{}.{} {name}", tenths / 10, tenths % 10)
-    } else {
-        format!("{} {name}", (tenths + 5) / 10)
+    let (whole, tenth) = (tenths / 10, tenths % 10);
+    if whole < 10 {
+        return format!("{whole}.{tenth} {name}");
     }
+    // Go rounds a half to the even neighbour.
+    let up = tenth > 5 || (tenth == 5 && whole % 2 == 1);
+    format!("{} {name}", whole + u128::from(up))
 }
 
 #[cfg(test)]

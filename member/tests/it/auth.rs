@@ -501,10 +501,6 @@ async fn script(server: &Server) -> Vec<Outcome> {
             ask!(kv.delete_range(del(key, end, false)) -> answer => answer.deleted);
             ask!(kv.delete_range(del(key, end, true)) -> answer => answer.deleted);
         }
-        ask!(kv.compact(pb::CompactionRequest {
-            revision: 1,
-            physical: false
-        }));
         ask!(auth.user_add(user(&format!("by {who}"))));
         ask!(auth.user_list(pb::AuthUserListRequest {}) -> answer => answer.users.len());
         ask!(auth.role_list(pb::AuthRoleListRequest {}) -> answer => answer.roles);

@@ -152,10 +152,14 @@ fn logs_are_shown_and_followed(server: Server) {
         .expect(2)
         .says(&["m0, m1, m2"]);
 
-    let mut follow = sandbox.spawn(&["logs", "-f", "-n", "0", "demo", "m0"]);
+    let mut follow = sandbox.spawn(&["logs", "-f", "-n", "1", "demo", "m0"]);
     let mut stdout = std::io::BufReader::new(follow.stdout.take().unwrap());
-    kill(sandbox.pid("demo", "m0").unwrap(), 15);
     let mut line = String::new();
+    // Once the last line is there, everything that comes after it is followed.
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    assert!(!line.is_empty());
+    kill(sandbox.pid("demo", "m0").unwrap(), 15);
+    line.clear();
     std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
     assert!(!line.is_empty());
     kill(i32::try_from(follow.id()).unwrap(), 2);
