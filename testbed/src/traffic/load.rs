@@ -78,28 +78,7 @@ impl Load {
 
     /// Like [`Load::run`], but fails as soon as `stop` is cancelled.
     pub fn run_until(&self, stop: &CancellationToken) -> anyhow::Result<Report> {
-        // A thread of its own also when the caller is inside another runtime.
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new()
-                .name("load".to_owned())
-                .spawn_scoped(scope, || {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()
-                        .context("start the load's runtime")?;
-                    let here = async {
-                        tokio::select! {
-                            report = self.run_here() => report,
-                            () = stop.cancelled() => bail!("the load was stopped before its end"),
-                        }
-                    };
-                    tokio::task::LocalSet::new().block_on(&runtime, here)
-                });
-            let running = thread.context("start the load's thread")?;
-            running.join().map_err(|_| {
-                anyhow::anyhow!("the load's thread panicked; this is a bug in the generator")
-            })?
-        })
+        on_own_thread(stop, || self.run_here())
     }
 
     async fn run_here(&self) -> anyhow::Result<Report> {
@@ -129,9 +108,7 @@ impl Load {
         opened.sort_by_key(|(index, ..)| *index);
 
         let tally = Rc::new(Tally::new(self.requests)?);
-        let cpu_before = Usage::of_all(&self.servers)?;
-        let generator_before = thread_cpu();
-        let start = Instant::now();
+        let run = Run::begin(&self.servers)?;
         let mut running = JoinSet::new();
         for (index, peer, connection) in opened {
             // The first connections take one client more when they do not divide evenly.
@@ -152,19 +129,68 @@ impl Load {
         }
         let drained = async { while running.join_next().await.is_some() {} };
         tokio::pin!(drained);
-        let deadline = start + self.time;
+        let deadline = run.start + self.time;
         if timeout_at(deadline.into(), &mut drained).await.is_err() {
-            tally.left.set(0);
+            tally.stop();
             // Answers that do not come in the grace either are counted below.
             let _ = timeout(GRACE, &mut drained).await;
         }
+        run.end(&tally, &self.servers)
+    }
+}
+
+/// Runs a load on a thread of its own, also when the caller is inside another runtime; fails as soon as `stop` is
+/// cancelled.
+pub(super) fn on_own_thread<T: Send, F: Future<Output = anyhow::Result<T>>>(
+    stop: &CancellationToken,
+    load: impl FnOnce() -> F + Send,
+) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("load".to_owned())
+            .spawn_scoped(scope, || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .context("start the load's runtime")?;
+                let here = async {
+                    tokio::select! {
+                        report = load() => report,
+                        () = stop.cancelled() => bail!("the load was stopped before its end"),
+                    }
+                };
+                tokio::task::LocalSet::new().block_on(&runtime, here)
+            });
+        let running = thread.context("start the load's thread")?;
+        running.join().map_err(|_| {
+            anyhow::anyhow!("the load's thread panicked; this is a bug in the generator")
+        })?
+    })
+}
+
+/// What is known when the first request is made.
+pub(super) struct Run {
+    start: Instant,
+    cpu: Vec<Usage>,
+    generator: Duration,
+}
+
+impl Run {
+    pub(super) fn begin(servers: &[u32]) -> anyhow::Result<Self> {
+        Ok(Self {
+            cpu: Usage::of_all(servers)?,
+            generator: thread_cpu(),
+            start: Instant::now(),
+        })
+    }
+
+    pub(super) fn end(&self, tally: &Tally, servers: &[u32]) -> anyhow::Result<Report> {
         let elapsed = tally
             .last_answer
             .get()
-            .map_or(start.elapsed(), |last| last - start);
-        let generator_cpu = thread_cpu().saturating_sub(generator_before);
-        let servers = Usage::of_all(&self.servers)?;
-
+            .map_or(self.start.elapsed(), |last| last - self.start);
+        let generator_cpu = thread_cpu().saturating_sub(self.generator);
+        let servers = Usage::of_all(servers)?;
         let mut errors = tally.errors.take();
         if tally.in_flight.get() > 0 {
             *errors
@@ -180,7 +206,7 @@ impl Load {
             generator_cpu,
             server_cpu: servers
                 .iter()
-                .zip(&cpu_before)
+                .zip(&self.cpu)
                 .map(|(after, before)| after.cpu - before.cpu)
                 .collect(),
             servers,
@@ -225,7 +251,7 @@ impl Report {
 }
 
 /// Counts of a run, shared by the connections' tasks on its one thread.
-struct Tally {
+pub(super) struct Tally {
     /// Requests that may still be made.
     left: Cell<u64>,
     sequence: Cell<u64>,
@@ -236,7 +262,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(requests: Option<u64>) -> anyhow::Result<Self> {
+    pub(super) fn new(requests: Option<u64>) -> anyhow::Result<Self> {
         // Three digits from a microsecond to a minute; above that it is saturated.
         let latency = Histogram::new_with_bounds(1, 60_000_000, 3).context("make the histogram")?;
         Ok(Self {
@@ -249,8 +275,13 @@ impl Tally {
         })
     }
 
+    /// Lets no more requests be made.
+    pub(super) fn stop(&self) {
+        self.left.set(0);
+    }
+
     /// Whether one more request may be made; counts it as in flight.
-    fn begin(&self) -> bool {
+    pub(super) fn begin(&self) -> bool {
         let left = self.left.get();
         if left > 0 {
             self.left.set(left - 1);
@@ -259,13 +290,13 @@ impl Tally {
         left > 0
     }
 
-    fn succeed(&self, since: Instant, now: Instant) {
+    pub(super) fn succeed(&self, since: Instant, now: Instant) {
         let micros = u64::try_from((now - since).as_micros()).unwrap_or(u64::MAX);
         self.latency.borrow_mut().saturating_record(micros.max(1));
         self.end(1, now);
     }
 
-    fn fail(&self, error: &str, count: usize, now: Instant) {
+    pub(super) fn fail(&self, error: &str, count: usize, now: Instant) {
         if count > 0 {
             *self
                 .errors

@@ -27,6 +27,8 @@ pub(super) enum Metric {
     ManyKeysMemoryRestarted,
     /// From the start of stopped members that hold many keys until all are ready.
     ManyKeysRestart,
+    /// Time to take a snapshot of many keys.
+    ManyKeysSnapshot,
     /// A figure of a load.
     Load {
         /// What the clients did.
@@ -49,6 +51,12 @@ pub(super) enum Kind {
     Page,
     /// The same out of many keys.
     PageOfMany,
+    /// Clients that watch one key; the figures are those of the events.
+    WatchOne,
+    /// Clients that watch a key each.
+    WatchDistinct,
+    /// Clients that keep a lease each alive.
+    KeepAlive,
 }
 
 /// What is measured of a load.
@@ -164,19 +172,42 @@ impl Metric {
             Self::ManyKeysLoad
             | Self::ManyKeysMemory
             | Self::ManyKeysMemoryRestarted
-            | Self::ManyKeysRestart => Vec::new(),
+            | Self::ManyKeysRestart
+            | Self::ManyKeysSnapshot => vec![Aim::RatioAtMost(1.0)],
+            Self::Load {
+                kind: Kind::WatchOne | Kind::WatchDistinct,
+                figure,
+                ..
+            } => match figure {
+                Figure::P99 => vec![Aim::RatioAtMost(1.0)],
+                _ => Vec::new(),
+            },
+            Self::Load {
+                kind: Kind::KeepAlive,
+                figure,
+                ..
+            } => match figure {
+                Figure::Throughput => vec![Aim::RatioAtLeast(1.0)],
+                _ => Vec::new(),
+            },
             // Of all members, but only one answers: the read of another member costs the leader nothing to speak of.
             Self::Load {
                 kind: Kind::PageOfMany,
                 figure: Figure::ServerCpu,
                 ..
             } => vec![Aim::Below(1000.0)],
-            // A single client measures the network and the disk; serializable gets have no target.
-            Self::Load { clients: 1, .. }
+            // A single client measures the network and the disk, and serializable gets need no quorum: no worse than the other.
+            Self::Load {
+                clients: 1, figure, ..
+            }
             | Self::Load {
                 kind: Kind::Serializable,
+                figure,
                 ..
-            } => Vec::new(),
+            } => match figure {
+                Figure::Throughput => vec![Aim::RatioAtLeast(1.0)],
+                _ => Vec::new(),
+            },
             Self::Load { figure, .. } => match figure {
                 Figure::Throughput => vec![Aim::RatioAtLeast(1.5)],
                 Figure::P99 => vec![Aim::RatioAtMost(0.7)],
@@ -188,7 +219,11 @@ impl Metric {
 
     fn unit(self) -> &'static str {
         match self {
-            Self::FirstWrite | Self::Unchanged | Self::ManyKeysLoad | Self::ManyKeysRestart => "ms",
+            Self::FirstWrite
+            | Self::Unchanged
+            | Self::ManyKeysLoad
+            | Self::ManyKeysRestart
+            | Self::ManyKeysSnapshot => "ms",
             Self::IdleMemory
             | Self::LoadedMemory
             | Self::ManyKeysMemory
@@ -213,6 +248,7 @@ impl fmt::Display for Metric {
             Self::ManyKeysMemory => f.write_str("many keys: memory"),
             Self::ManyKeysMemoryRestarted => f.write_str("many keys: memory after a restart"),
             Self::ManyKeysRestart => f.write_str("many keys: restart until ready"),
+            Self::ManyKeysSnapshot => f.write_str("many keys: snapshot taken after"),
             Self::Load {
                 kind,
                 clients,
@@ -246,6 +282,9 @@ impl fmt::Display for Kind {
             Self::Some => "get of 1000 keys",
             Self::Page => "page of 500",
             Self::PageOfMany => "many keys: page of 500",
+            Self::WatchOne => "watch of one key",
+            Self::WatchDistinct => "watch of distinct keys",
+            Self::KeepAlive => "lease keepalive",
         })
     }
 }
@@ -388,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn single_clients_and_serializable_gets_have_no_target() {
+    fn latency_of_single_clients_and_serializable_gets_has_no_target() {
         for (kind, clients) in [(Kind::Put, 1), (Kind::Serializable, 100)] {
             let metric = Metric::Load {
                 kind,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use testbed::traffic::load::{Load, Report, default_connections};
 use testbed::traffic::operation::{Keys, Operation, Order};
+use testbed::traffic::streams::{Streaming, Streams, take_snapshot};
 use testbed::traffic::usage::Usage;
 use tokio::time::sleep;
 
@@ -27,6 +28,13 @@ const PAGE_KEYS: u64 = 500;
 const RANGE_KEYS: u64 = 1000;
 /// Clients of loads whose answers are large: more would measure the memory for answers that nobody reads yet.
 const LARGE_ANSWER_CLIENTS: usize = 100;
+/// Watchers of one key, and puts of it.
+const WATCHERS_OF_ONE: usize = 1000;
+const PUTS_TO_WATCHED: u64 = 200;
+/// Watchers of a key each.
+const WATCHERS_OF_DISTINCT: usize = 10_000;
+/// Leases that are kept alive.
+const LEASES: usize = 100;
 /// No load runs longer, so that a slow server makes a round long but not endless.
 const PUT_LIMIT: Duration = Duration::from_secs(60);
 const GET_LIMIT: Duration = Duration::from_secs(5);
@@ -124,6 +132,35 @@ impl Sizes {
             clients.dedup();
         }
         clients
+    }
+
+    /// The clients of a load over streams, what they do, and how often.
+    fn streaming(&self, kind: Kind) -> (usize, Streaming, u64) {
+        // The quick run has a hundredth of the puts, and as many clients.
+        let few = |clients: usize| if self.repeats == 1 { clients / 100 } else { clients };
+        let value_bytes = VALUE_BYTES;
+        match kind {
+            Kind::WatchOne => {
+                let watchers = few(WATCHERS_OF_ONE);
+                let streaming = Streaming::WatchOneKey {
+                    watchers,
+                    value_bytes,
+                };
+                (watchers, streaming, PUTS_TO_WATCHED.min(self.gets))
+            }
+            Kind::WatchDistinct => {
+                let watchers = few(WATCHERS_OF_DISTINCT);
+                let streaming = Streaming::WatchDistinctKeys {
+                    watchers,
+                    value_bytes,
+                };
+                (watchers, streaming, self.gets)
+            }
+            _ => {
+                let leases = few(LEASES).max(1);
+                (leases, Streaming::KeepAlive { leases }, self.gets)
+            }
+        }
     }
 
     /// Requests of a load whose answers are large.
@@ -231,7 +268,7 @@ pub(super) async fn round(
                     sizes.large_gets(),
                     GET_LIMIT,
                 ),
-                Kind::Page | Kind::PageOfMany => (page(random), sizes.large_gets(), GET_LIMIT),
+                _ => (page(random), sizes.large_gets(), GET_LIMIT),
             };
             let limit = if clients == 1 {
                 limit.min(SINGLE_LIMIT)
@@ -242,7 +279,7 @@ pub(super) async fn round(
             if kind == Kind::Put {
                 written += report.succeeded;
             }
-            record(kind, clients, report, samples);
+            record(kind, clients, &report, samples);
         }
         if kind == Kind::Put {
             // What single clients and the time limits left undone.
@@ -256,6 +293,20 @@ pub(super) async fn round(
             }
             samples.push(Metric::LoadedMemory, largest_mib(&servers)?);
         }
+    }
+    for kind in [Kind::WatchOne, Kind::WatchDistinct, Kind::KeepAlive] {
+        line.set(format!("{}: {kind}", contender.label));
+        let (clients, streaming, requests) = sizes.streaming(kind);
+        let streams = Streams {
+            target: target.clone(),
+            streaming,
+            requests,
+            time: GET_LIMIT,
+            servers: servers.clone(),
+        };
+        let stop = bench.interrupt.token().clone();
+        let report = aside(bench.interrupt, move || streams.run_until(&stop)).await?;
+        record(kind, clients, &report, samples);
     }
     Ok(())
 }
@@ -320,24 +371,39 @@ pub(super) async fn many_keys(
         line.set(format!("{}: pages, {clients} clients", contender.label));
         (load.clients, load.connections) = (clients, default_connections(clients));
         let report = run(load.clone(), bench.interrupt).await?;
-        record(Kind::PageOfMany, clients, report, samples);
+        record(Kind::PageOfMany, clients, &report, samples);
     }
     samples.push(Metric::ManyKeysMemoryRestarted, largest_mib(&load.servers)?);
+    line.set(format!("{}: snapshot", contender.label));
+    let (target, stop) = (load.target.clone(), bench.interrupt.token().clone());
+    let (_, elapsed) = aside(bench.interrupt, move || take_snapshot(&target, &stop)).await?;
+    samples.push(Metric::ManyKeysSnapshot, millis(elapsed));
     Ok(())
 }
 
 /// Runs a load beside the verb's own tasks.
 pub(super) async fn run(load: Load, interrupt: &Interrupt) -> Result<Report, Error> {
     let stop = interrupt.token().clone();
-    let running = tokio::task::spawn_blocking(move || load.run_until(&stop));
-    let report = running
+    aside(interrupt, move || load.run_until(&stop)).await
+}
+
+/// Runs a load to its end on a thread that may wait.
+async fn aside<T, E>(
+    interrupt: &Interrupt,
+    load: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Error>
+where
+    T: Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(load)
         .await
         .map_err(|source| Error::because("the load generator failed", source))?;
     interrupt.check()?;
-    report.map_err(|source| Error::because("the cluster cannot be put under load", source))
+    done.map_err(|source| Error::because("the cluster cannot be put under load", source))
 }
 
-fn record(kind: Kind, clients: usize, report: Report, samples: &mut Samples) {
+fn record(kind: Kind, clients: usize, report: &Report, samples: &mut Samples) {
     let mut push = |figure, value| {
         samples.push(
             Metric::Load {
@@ -353,8 +419,8 @@ fn record(kind: Kind, clients: usize, report: Report, samples: &mut Samples) {
     push(Figure::P99, report.quantile_ms(0.99));
     push(Figure::ServerCpu, report.server_cpu_us());
     push(Figure::GeneratorCpu, report.generator_cpu_us());
-    for (error, count) in report.errors {
-        *samples.errors.entry(error).or_default() += count;
+    for (error, count) in &report.errors {
+        *samples.errors.entry(error.clone()).or_default() += count;
     }
 }
 
