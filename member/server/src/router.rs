@@ -146,7 +146,7 @@ impl<E: Engine> ClientPort<E> {
             Some("v3lockpb.Lock") => self.lock.call(request).await,
             Some("v3electionpb.Election") => self.election.call(request).await,
             Some("grpc.health.v1.Health") => self.health.call(request).await,
-            _ if is_grpc(&request) => return Ok(not_served(&path)),
+            _ if is_grpc(&request) => return Ok(unknown(&path, false)),
             _ => return Err((self, request)),
         };
         match answered {
@@ -161,7 +161,7 @@ impl<E: Engine> gateway::Call for ClientPort<E> {
         let path = request.uri().path().to_owned();
         match self.serve(request).await {
             Ok(response) => response,
-            Err(_) => not_served(&path),
+            Err(_) => unknown(&path, false),
         }
     }
 }
@@ -198,16 +198,23 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Says which call is missing: clients show this sentence and nothing else.
-fn not_served(path: &str) -> Response<Body> {
-    Status::unimplemented(format!(
-        "etcdserver: {path} is not served by this release of member"
-    ))
+/// What Go's gRPC says of a call that there is not.
+fn unknown(path: &str, service_is_known: bool) -> Response<Body> {
+    let called = path
+        .strip_prefix('/')
+        .and_then(|path| path.rsplit_once('/'));
+    Status::unimplemented(match called {
+        Some((service, method)) if service_is_known => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+        None => format!("malformed method name: {path:?}"),
+    })
     .into_http()
 }
 
 /// Puts words to the refusals that come from the gRPC library: a message over the receive limit gets the code and
-/// words of Go's gRPC, which clients of etcd know, and a call that is not served gets its name.
+/// words of Go's gRPC, which clients of etcd know, and so does a call that there is not.
 fn worded(response: Response<Body>, path: &str) -> Response<Body> {
     // grpc-status stands in the headers only when there is no body: every refusal, no success.
     if !response.headers().contains_key("grpc-status") {
@@ -232,7 +239,7 @@ fn worded(response: Response<Body>, path: &str) -> Response<Body> {
             ))
             .into_http()
         }
-        Code::Unimplemented if status.message().is_empty() => not_served(path),
+        Code::Unimplemented if status.message().is_empty() => unknown(path, true),
         _ => response,
     }
 }

@@ -3,6 +3,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use member_proto::etcdserverpb as pb;
+
 use crate::process::{
     ETCD, MEMBER, Server, etcdctl, free_ports, http_get, readable_by_others, wait_until,
 };
@@ -545,4 +547,34 @@ fn settings_come_from_the_environment_and_a_file_too() {
     });
     child.kill().expect("ours");
     child.wait().expect("ours");
+}
+
+#[test]
+fn calls_that_there_are_not_are_refused_in_etcds_words() {
+    let mut servers = [MEMBER, ETCD].map(|binary| Server::single(binary, &[]));
+    start_all(&mut servers);
+    let refusals = servers.each_ref().map(|server| {
+        crate::differential::runtime().block_on(async {
+            let channel = tonic::transport::Endpoint::from_shared(server.endpoint())
+                .expect("a URL")
+                .connect()
+                .await
+                .expect("connects");
+            let mut client = tonic::client::Grpc::new(channel);
+            let mut refusals = Vec::new();
+            for path in ["/etcdserverpb.KV/Nothing", "/etcdserverpb.Nothing/Range"] {
+                client.ready().await.expect("ready");
+                let codec =
+                    tonic_prost::ProstCodec::<pb::RangeRequest, pb::RangeResponse>::default();
+                let request = tonic::Request::new(pb::RangeRequest::default());
+                let refusal = client
+                    .unary(request, path.parse().expect("a path"), codec)
+                    .await;
+                let refusal = refusal.expect_err("refused");
+                refusals.push((refusal.code(), refusal.message().to_owned()));
+            }
+            refusals
+        })
+    });
+    assert_eq!(refusals[0], refusals[1]);
 }

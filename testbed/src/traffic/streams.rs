@@ -124,8 +124,11 @@ impl Streams {
         let channels = self.connections(streams)?;
         let mut watching = JoinSet::new();
         for index in 0..streams {
-            let of_stream = index * WATCHERS_OF_STREAM..((index + 1) * WATCHERS_OF_STREAM).min(watchers);
-            let creates: Vec<_> = of_stream.map(|watcher| create(&key(watcher % keys))).collect();
+            let of_stream =
+                index * WATCHERS_OF_STREAM..((index + 1) * WATCHERS_OF_STREAM).min(watchers);
+            let creates: Vec<_> = of_stream
+                .map(|watcher| create(&key(watcher % keys)))
+                .collect();
             let client = WatchClient::new(channels[index % channels.len()].clone());
             watching.spawn_local(Rc::clone(&crowd).listen(client, creates));
         }
@@ -220,7 +223,11 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn listen(self: Rc<Self>, mut client: WatchClient<Channel>, creates: Vec<pb::WatchRequest>) {
+    async fn listen(
+        self: Rc<Self>,
+        mut client: WatchClient<Channel>,
+        creates: Vec<pb::WatchRequest>,
+    ) {
         let requests = stream::iter(creates).chain(stream::pending());
         let mut responses = match client.watch(requests).await {
             Ok(responses) => responses.into_inner(),
@@ -248,7 +255,11 @@ impl Crowd {
     }
 
     fn hear(&self, value: &[u8], now: Instant) {
-        let number = |range| value.get(range).and_then(|bytes: &[u8]| bytes.try_into().ok());
+        let number = |range| {
+            value
+                .get(range)
+                .and_then(|bytes: &[u8]| bytes.try_into().ok())
+        };
         let (Some(micros), Some(writer)) = (number(0..8), number(8..STAMP)) else {
             return;
         };
@@ -337,10 +348,7 @@ async fn renew(mut client: LeaseClient<Channel>, id: i64, tally: Rc<Tally>) {
 }
 
 /// Takes a snapshot from the first endpoint and throws it away: its bytes, and how long it took.
-pub fn take_snapshot(
-    target: &Target,
-    stop: &CancellationToken,
-) -> anyhow::Result<(u64, Duration)> {
+pub fn take_snapshot(target: &Target, stop: &CancellationToken) -> anyhow::Result<(u64, Duration)> {
     on_own_thread(stop, || async {
         let channel = target.channels(GRACE)?.into_iter().next();
         let mut client = MaintenanceClient::new(channel.context("no endpoint given")?)

@@ -137,7 +137,13 @@ impl Sizes {
     /// The clients of a load over streams, what they do, and how often.
     fn streaming(&self, kind: Kind) -> (usize, Streaming, u64) {
         // The quick run has a hundredth of the puts, and as many clients.
-        let few = |clients: usize| if self.repeats == 1 { clients / 100 } else { clients };
+        let few = |clients: usize| {
+            if self.repeats == 1 {
+                clients / 100
+            } else {
+                clients
+            }
+        };
         let value_bytes = VALUE_BYTES;
         match kind {
             Kind::WatchOne => {
