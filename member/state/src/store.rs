@@ -17,13 +17,13 @@ use crate::auth::Auth;
 use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
 use crate::blocks::Sizes;
 use crate::command::{
-    AlarmMember, Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest,
-    TxnResponse,
+    AlarmMember, Compare, Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnOp,
+    TxnRequest, TxnResponse,
 };
 use crate::compaction::{self, CompactProgress, Sweep};
 use crate::counts::{COUNTED_AT_OPEN, Counts};
 use crate::error::{Corruption, Error, OpenError};
-use crate::execute::Path;
+use crate::execute::{Path, check_range};
 use crate::layout::{Revision, meta, revision_key};
 use crate::lease;
 use crate::read::{self, Keys, Scan, Shortcut};
@@ -128,6 +128,12 @@ impl State {
         Ok(state)
     }
 }
+
+/// A read of a transaction, opened if it may be.
+type Opened<'s, 't, B> = (
+    &'t Range,
+    Result<(Scan<'s, B>, Option<Shortcut<'s, B>>), Error>,
+);
 
 /// The key-value state of a member. Shared by reference: reads from many threads, one applier.
 #[derive(Debug)]
@@ -321,6 +327,28 @@ impl<B: Backend> Store<B> {
             || (newest && self.is_counted() && (range.count_only || read::enough(range) <= keys))
     }
 
+    /// As [`Store::is_short`], of all that a [read-only](Txn::is_read_only) transaction may read and compare together.
+    pub fn is_short_txn(&self, txn: &Txn, keys: usize) -> bool {
+        let mut visited = 0usize;
+        for compare in &txn.compare {
+            if !compare.range_end.is_empty() {
+                return false;
+            }
+            visited += 1;
+        }
+        for op in txn.success.iter().chain(&txn.failure) {
+            match &op.request {
+                Some(TxnRequest::Range(range)) if self.is_short(range, keys) => {
+                    let one = range.range_end.is_empty() || range.count_only;
+                    let visits = if one { 1 } else { read::enough(range) };
+                    visited = visited.saturating_add(visits);
+                }
+                _ => return false,
+            }
+        }
+        visited <= keys
+    }
+
     /// Whether counts are at hand: until then the count of a range, with or without a limit, walks the range.
     pub fn is_counted(&self) -> bool {
         self.counts.known()
@@ -357,6 +385,10 @@ impl<B: Backend> Store<B> {
             txn.is_read_only(),
             "a transaction that writes was not replicated"
         );
+        let ranged = |compare: &Compare| !compare.range_end.is_empty();
+        if txn.compare.iter().any(ranged) {
+            return self.read_txn_by_ranges(txn);
+        }
         let view = View::committed(&self.backend);
         let state = self.published();
         let current = state.revision;
@@ -382,6 +414,61 @@ impl<B: Backend> Store<B> {
             succeeded,
             responses,
         })
+    }
+
+    /// A transaction whose compares may walk over every key: nobody may have to wait for that, so what both branches
+    /// read is opened before it is known which one counts.
+    fn read_txn_by_ranges(&self, txn: &Txn) -> Result<TxnResponse, Error> {
+        let view = View::committed(&self.backend);
+        let state = self.published();
+        let current = state.revision;
+        let mut compares = Vec::with_capacity(txn.compare.len());
+        for compare in &txn.compare {
+            compares.push((read::open_compare(view, compare)?, compare));
+        }
+        let [success, failure] =
+            [&txn.success, &txn.failure].map(|ops| self.open_branch(ops, &state));
+        drop(state);
+        let mut succeeded = true;
+        for (scan, compare) in compares {
+            succeeded = read::holds_in(scan, compare)?;
+            if !succeeded {
+                break;
+            }
+        }
+        let chosen = if succeeded { success } else { failure };
+        let opened: Vec<_> = chosen
+            .into_iter()
+            .map(|(range, opened)| opened.map(|opened| (range, opened)))
+            .collect::<Result<_, Error>>()?;
+        let responses = opened
+            .into_iter()
+            .map(|(range, (scan, shortcut))| {
+                read::collect(scan, shortcut, range, current).map(Response::Range)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(TxnResponse {
+            revision: current,
+            succeeded,
+            responses,
+        })
+    }
+
+    /// Opens the reads of one branch, those that must be refused too.
+    fn open_branch<'s, 't>(&'s self, ops: &'t [TxnOp], state: &State) -> Vec<Opened<'s, 't, B>> {
+        let open = |range: &Range| {
+            check_range(range, state.revision, state.compacted)?;
+            let at = read::resolve(range.revision, state.revision, state.compacted)?;
+            let keys = Keys::new(&range.key, &range.range_end);
+            self.open_read(range, &keys, at, state.revision)
+        };
+        let mut opened = Vec::with_capacity(ops.len());
+        for op in ops {
+            if let Some(TxnRequest::Range(range)) = &op.request {
+                opened.push((range, open(range)));
+            }
+        }
+        opened
     }
 
     /// Starts a batch of commands.
