@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -140,6 +140,8 @@ type Opened<'s, 't, B> = (
 pub struct Store<B> {
     pub(crate) backend: B,
     pub(crate) state: RwLock<State>,
+    /// The same for those who look at no table: never held for longer than an assignment takes.
+    glance: RwLock<State>,
     pub(crate) applying: AtomicBool,
     pub(crate) sweep: Mutex<Sweep>,
     pub(crate) counts: Counts,
@@ -198,6 +200,7 @@ impl<B: Backend> Store<B> {
             backend,
             counts,
             state: RwLock::new(state),
+            glance: RwLock::new(state),
             applying: AtomicBool::new(false),
             sweep: Mutex::new(sweep),
             auth_enabled: AtomicBool::new(auth.enabled()),
@@ -212,17 +215,17 @@ impl<B: Backend> Store<B> {
 
     /// The current revision; 1 when nothing was ever written.
     pub fn revision(&self) -> i64 {
-        self.published().revision
+        self.glance().revision
     }
 
     /// The oldest readable revision; -1 before the first compaction.
     pub fn compact_revision(&self) -> i64 {
-        self.published().compacted
+        self.glance().compacted
     }
 
     /// The last entry of the log whose effect is in the state.
     pub fn applied(&self) -> Option<LogPosition> {
-        self.published().applied
+        self.glance().applied
     }
 
     /// Bytes that the backend holds.
@@ -232,7 +235,7 @@ impl<B: Backend> Store<B> {
 
     /// Bytes of the versions that are not compacted away, before compression and without indexes.
     pub fn size_in_use(&self) -> u64 {
-        let written = self.published().written_bytes;
+        let written = self.glance().written_bytes;
         let sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         written.saturating_sub(sweep.removed_bytes())
     }
@@ -247,12 +250,12 @@ impl<B: Backend> Store<B> {
 
     /// Whether any member has run out of space.
     pub fn is_out_of_space(&self) -> bool {
-        self.published().alarmed.nospace
+        self.glance().alarmed.nospace
     }
 
     /// Whether any member is said to be corrupt.
     pub fn is_corrupt(&self) -> bool {
-        self.published().alarmed.corrupt
+        self.glance().alarmed.corrupt
     }
 
     /// The version that the cluster is being downgraded to, if it is.
@@ -293,6 +296,20 @@ impl<B: Backend> Store<B> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn glance(&self) -> State {
+        *self.glance.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a state that is committed.
+    pub(crate) fn show(&self, state: State) {
+        *self.glance.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Whether a commit is under way, which reads of the tables wait for.
+    fn is_committing(&self) -> bool {
+        matches!(self.state.try_read(), Err(TryLockError::WouldBlock))
+    }
+
     /// Answers a validated range from one revision.
     ///
     /// # Errors
@@ -322,6 +339,10 @@ impl<B: Backend> Store<B> {
 
     /// Whether a range is answered by visiting not many more than `keys` keys, so that nobody has to wait for it.
     pub fn is_short(&self, range: &Range, keys: usize) -> bool {
+        !self.is_committing() && self.visits_few(range, keys)
+    }
+
+    fn visits_few(&self, range: &Range, keys: usize) -> bool {
         let newest = range.revision <= 0;
         range.range_end.is_empty()
             || (newest && self.is_counted() && (range.count_only || read::enough(range) <= keys))
@@ -329,6 +350,9 @@ impl<B: Backend> Store<B> {
 
     /// As [`Store::is_short`], of all that a [read-only](Txn::is_read_only) transaction may read and compare together.
     pub fn is_short_txn(&self, txn: &Txn, keys: usize) -> bool {
+        if self.is_committing() {
+            return false;
+        }
         let mut visited = 0usize;
         for compare in &txn.compare {
             if !compare.range_end.is_empty() {
@@ -338,7 +362,7 @@ impl<B: Backend> Store<B> {
         }
         for op in txn.success.iter().chain(&txn.failure) {
             match &op.request {
-                Some(TxnRequest::Range(range)) if self.is_short(range, keys) => {
+                Some(TxnRequest::Range(range)) if self.visits_few(range, keys) => {
                     let one = range.range_end.is_empty() || range.count_only;
                     let visits = if one { 1 } else { read::enough(range) };
                     visited = visited.saturating_add(visits);

@@ -2,10 +2,11 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::kv_client::KvClient;
+use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use pb::request_op::Request;
 
 use crate::process::{
@@ -301,6 +302,34 @@ async fn with_keys(keys: usize) -> (Server, KvClient<tonic::transport::Channel>)
         kv.txn(txn(puts)).await.expect("written");
     }
     (server, kv)
+}
+
+#[tokio::test]
+async fn a_delete_of_many_keys_holds_up_nobody() {
+    let (server, mut kv) = with_keys(100_000).await;
+    let mut maintenance = MaintenanceClient::connect(server.endpoint())
+        .await
+        .expect("connects");
+    let began = Instant::now();
+    let deleting = tokio::spawn(async move {
+        let everything = pb::DeleteRangeRequest {
+            key: "0".into(),
+            range_end: "a".into(),
+            ..Default::default()
+        };
+        let deleted = kv.delete_range(everything).await.expect("deleted");
+        assert_eq!(deleted.into_inner().deleted, 100_000);
+        began.elapsed()
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The heartbeats of a cluster wait for the same thread.
+    maintenance
+        .status(pb::StatusRequest::default())
+        .await
+        .expect("a status");
+    let waited = began.elapsed();
+    let deleting = deleting.await.expect("no panic");
+    assert!(waited * 2 < deleting, "{waited:?} of {deleting:?}");
 }
 
 #[tokio::test]
