@@ -85,7 +85,9 @@ impl<E: Engine> Replica<E> {
         let store = Store::open(backend).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
         let revision = store.revision();
+        let (users_before, users) = (self.store().auth(), store.auth());
         self.store.store(Arc::new(store));
+        self.tokens.replaced(&users_before, &users);
         self.replaced.notify_one();
         self.leases.replaced();
         self.feed.jump(revision);

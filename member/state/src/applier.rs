@@ -275,6 +275,7 @@ impl<'a, B: Backend> Applier<'a, B> {
             .commit(&self.store.backend, &self.batch)
             .map_err(BackendError::new)?;
         *published = self.state;
+        self.store.show(self.state);
         if self.auth_changed {
             self.store.publish_auth(Arc::clone(&self.auth));
         }

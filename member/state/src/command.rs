@@ -66,6 +66,19 @@ pub enum Op {
     Auth(AuthOp),
 }
 
+impl Op {
+    /// Whether it may look at any number of keys, so that applying it may take seconds.
+    #[must_use]
+    pub fn may_be_long(&self) -> bool {
+        match self {
+            Op::DeleteRange(delete) => !delete.range_end.is_empty(),
+            Op::Txn(txn) => txn.may_be_long(),
+            Op::LeaseRevoke(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why bytes of the log are not a command.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DecodeError {
@@ -244,6 +257,22 @@ impl Txn {
             .iter()
             .chain(&self.failure)
             .all(|op| matches!(op.request, Some(TxnRequest::Range(_))))
+    }
+
+    fn may_be_long(&self) -> bool {
+        self.compare
+            .iter()
+            .any(|compare| !compare.range_end.is_empty())
+            || self
+                .success
+                .iter()
+                .chain(&self.failure)
+                .any(|op| match &op.request {
+                    Some(TxnRequest::Range(range)) => !range.range_end.is_empty(),
+                    Some(TxnRequest::DeleteRange(delete)) => !delete.range_end.is_empty(),
+                    Some(TxnRequest::Txn(txn)) => txn.may_be_long(),
+                    Some(TxnRequest::Put(_)) | None => false,
+                })
     }
 
     /// Whether every read of a read-only transaction may be answered from the member's own state.

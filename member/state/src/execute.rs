@@ -286,6 +286,16 @@ impl Branches<'_> {
     }
 }
 
+/// etcd 3.6: inside a transaction a negative revision is the newest only until the first compaction.
+pub(crate) fn check_range(range: &Range, current: i64, compacted: i64) -> Result<(), Error> {
+    match range.revision {
+        0 => Ok(()),
+        revision if revision > current => Err(Error::FutureRevision),
+        revision if revision < compacted => Err(Error::Compacted),
+        _ => Ok(()),
+    }
+}
+
 /// The checks of a transaction's operations, in the order in which they will run.
 struct Checks<'t, 'v, B> {
     view: View<'v, B>,
@@ -303,7 +313,9 @@ impl<'t, B: Backend> Checks<'t, '_, B> {
         let (_, ops) = path.enter(txn);
         for op in ops {
             match &op.request {
-                Some(TxnRequest::Range(range)) => self.range(range)?,
+                Some(TxnRequest::Range(range)) => {
+                    check_range(range, self.current, self.compacted)?;
+                }
                 Some(TxnRequest::Put(put)) => self.put(put)?,
                 Some(TxnRequest::DeleteRange(delete)) => {
                     match Keys::new(&delete.key, &delete.range_end) {
@@ -318,16 +330,6 @@ impl<'t, B: Backend> Checks<'t, '_, B> {
             }
         }
         Ok(())
-    }
-
-    /// etcd 3.6: inside a transaction a negative revision is the newest only until the first compaction.
-    fn range(&self, range: &Range) -> Result<(), Error> {
-        match range.revision {
-            0 => Ok(()),
-            revision if revision > self.current => Err(Error::FutureRevision),
-            revision if revision < self.compacted => Err(Error::Compacted),
-            _ => Ok(()),
-        }
     }
 
     fn put(&mut self, put: &Put) -> Result<(), Error> {

@@ -491,8 +491,23 @@ fn sort(range: &Range, kvs: &mut [KeyValue]) {
 
 /// Whether a condition holds for every key it names, and, if there is none, for a key of all zeros.
 pub(crate) fn holds<B: Backend>(view: View<'_, B>, compare: &Compare) -> Result<bool, Error> {
+    holds_in(open_compare(view, compare)?, compare)
+}
+
+/// Opens what a compare looks at.
+pub(crate) fn open_compare<'a, B: Backend>(
+    view: View<'a, B>,
+    compare: &Compare,
+) -> Result<Scan<'a, B>, Error> {
     let keys = Keys::new(&compare.key, &compare.range_end);
-    let mut scan = Scan::open(view, &keys, None)?;
+    Scan::open(view, &keys, None)
+}
+
+/// Whether a compare holds for what was opened for it.
+pub(crate) fn holds_in<B: Backend>(
+    mut scan: Scan<'_, B>,
+    compare: &Compare,
+) -> Result<bool, Error> {
     if let Scan::Point(Some(record)) = &scan {
         return holds_for(compare, record);
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -17,13 +17,13 @@ use crate::auth::Auth;
 use crate::backend::{Backend, BackendError, Batch, Cursor, Table};
 use crate::blocks::Sizes;
 use crate::command::{
-    AlarmMember, Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnRequest,
-    TxnResponse,
+    AlarmMember, Compare, Lease, MemberAttributes, Range, RangeResponse, Response, Txn, TxnOp,
+    TxnRequest, TxnResponse,
 };
 use crate::compaction::{self, CompactProgress, Sweep};
 use crate::counts::{COUNTED_AT_OPEN, Counts};
 use crate::error::{Corruption, Error, OpenError};
-use crate::execute::Path;
+use crate::execute::{Path, check_range};
 use crate::layout::{Revision, meta, revision_key};
 use crate::lease;
 use crate::read::{self, Keys, Scan, Shortcut};
@@ -129,11 +129,19 @@ impl State {
     }
 }
 
+/// A read of a transaction, opened if it may be.
+type Opened<'s, 't, B> = (
+    &'t Range,
+    Result<(Scan<'s, B>, Option<Shortcut<'s, B>>), Error>,
+);
+
 /// The key-value state of a member. Shared by reference: reads from many threads, one applier.
 #[derive(Debug)]
 pub struct Store<B> {
     pub(crate) backend: B,
     pub(crate) state: RwLock<State>,
+    /// The same for those who look at no table: never held for longer than an assignment takes.
+    glance: RwLock<State>,
     pub(crate) applying: AtomicBool,
     pub(crate) sweep: Mutex<Sweep>,
     pub(crate) counts: Counts,
@@ -192,6 +200,7 @@ impl<B: Backend> Store<B> {
             backend,
             counts,
             state: RwLock::new(state),
+            glance: RwLock::new(state),
             applying: AtomicBool::new(false),
             sweep: Mutex::new(sweep),
             auth_enabled: AtomicBool::new(auth.enabled()),
@@ -206,17 +215,17 @@ impl<B: Backend> Store<B> {
 
     /// The current revision; 1 when nothing was ever written.
     pub fn revision(&self) -> i64 {
-        self.published().revision
+        self.glance().revision
     }
 
     /// The oldest readable revision; -1 before the first compaction.
     pub fn compact_revision(&self) -> i64 {
-        self.published().compacted
+        self.glance().compacted
     }
 
     /// The last entry of the log whose effect is in the state.
     pub fn applied(&self) -> Option<LogPosition> {
-        self.published().applied
+        self.glance().applied
     }
 
     /// Bytes that the backend holds.
@@ -226,7 +235,7 @@ impl<B: Backend> Store<B> {
 
     /// Bytes of the versions that are not compacted away, before compression and without indexes.
     pub fn size_in_use(&self) -> u64 {
-        let written = self.published().written_bytes;
+        let written = self.glance().written_bytes;
         let sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         written.saturating_sub(sweep.removed_bytes())
     }
@@ -241,12 +250,12 @@ impl<B: Backend> Store<B> {
 
     /// Whether any member has run out of space.
     pub fn is_out_of_space(&self) -> bool {
-        self.published().alarmed.nospace
+        self.glance().alarmed.nospace
     }
 
     /// Whether any member is said to be corrupt.
     pub fn is_corrupt(&self) -> bool {
-        self.published().alarmed.corrupt
+        self.glance().alarmed.corrupt
     }
 
     /// The version that the cluster is being downgraded to, if it is.
@@ -287,6 +296,20 @@ impl<B: Backend> Store<B> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn glance(&self) -> State {
+        *self.glance.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a state that is committed.
+    pub(crate) fn show(&self, state: State) {
+        *self.glance.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Whether a commit is under way, which reads of the tables wait for.
+    fn is_committing(&self) -> bool {
+        matches!(self.state.try_read(), Err(TryLockError::WouldBlock))
+    }
+
     /// Answers a validated range from one revision.
     ///
     /// # Errors
@@ -316,9 +339,38 @@ impl<B: Backend> Store<B> {
 
     /// Whether a range is answered by visiting not many more than `keys` keys, so that nobody has to wait for it.
     pub fn is_short(&self, range: &Range, keys: usize) -> bool {
+        !self.is_committing() && self.visits_few(range, keys)
+    }
+
+    fn visits_few(&self, range: &Range, keys: usize) -> bool {
         let newest = range.revision <= 0;
         range.range_end.is_empty()
             || (newest && self.is_counted() && (range.count_only || read::enough(range) <= keys))
+    }
+
+    /// As [`Store::is_short`], of all that a [read-only](Txn::is_read_only) transaction may read and compare together.
+    pub fn is_short_txn(&self, txn: &Txn, keys: usize) -> bool {
+        if self.is_committing() {
+            return false;
+        }
+        let mut visited = 0usize;
+        for compare in &txn.compare {
+            if !compare.range_end.is_empty() {
+                return false;
+            }
+            visited += 1;
+        }
+        for op in txn.success.iter().chain(&txn.failure) {
+            match &op.request {
+                Some(TxnRequest::Range(range)) if self.visits_few(range, keys) => {
+                    let one = range.range_end.is_empty() || range.count_only;
+                    let visits = if one { 1 } else { read::enough(range) };
+                    visited = visited.saturating_add(visits);
+                }
+                _ => return false,
+            }
+        }
+        visited <= keys
     }
 
     /// Whether counts are at hand: until then the count of a range, with or without a limit, walks the range.
@@ -357,6 +409,10 @@ impl<B: Backend> Store<B> {
             txn.is_read_only(),
             "a transaction that writes was not replicated"
         );
+        let ranged = |compare: &Compare| !compare.range_end.is_empty();
+        if txn.compare.iter().any(ranged) {
+            return self.read_txn_by_ranges(txn);
+        }
         let view = View::committed(&self.backend);
         let state = self.published();
         let current = state.revision;
@@ -382,6 +438,61 @@ impl<B: Backend> Store<B> {
             succeeded,
             responses,
         })
+    }
+
+    /// A transaction whose compares may walk over every key: nobody may have to wait for that, so what both branches
+    /// read is opened before it is known which one counts.
+    fn read_txn_by_ranges(&self, txn: &Txn) -> Result<TxnResponse, Error> {
+        let view = View::committed(&self.backend);
+        let state = self.published();
+        let current = state.revision;
+        let mut compares = Vec::with_capacity(txn.compare.len());
+        for compare in &txn.compare {
+            compares.push((read::open_compare(view, compare)?, compare));
+        }
+        let [success, failure] =
+            [&txn.success, &txn.failure].map(|ops| self.open_branch(ops, &state));
+        drop(state);
+        let mut succeeded = true;
+        for (scan, compare) in compares {
+            succeeded = read::holds_in(scan, compare)?;
+            if !succeeded {
+                break;
+            }
+        }
+        let chosen = if succeeded { success } else { failure };
+        let opened: Vec<_> = chosen
+            .into_iter()
+            .map(|(range, opened)| opened.map(|opened| (range, opened)))
+            .collect::<Result<_, Error>>()?;
+        let responses = opened
+            .into_iter()
+            .map(|(range, (scan, shortcut))| {
+                read::collect(scan, shortcut, range, current).map(Response::Range)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(TxnResponse {
+            revision: current,
+            succeeded,
+            responses,
+        })
+    }
+
+    /// Opens the reads of one branch, those that must be refused too.
+    fn open_branch<'s, 't>(&'s self, ops: &'t [TxnOp], state: &State) -> Vec<Opened<'s, 't, B>> {
+        let open = |range: &Range| {
+            check_range(range, state.revision, state.compacted)?;
+            let at = read::resolve(range.revision, state.revision, state.compacted)?;
+            let keys = Keys::new(&range.key, &range.range_end);
+            self.open_read(range, &keys, at, state.revision)
+        };
+        let mut opened = Vec::with_capacity(ops.len());
+        for op in ops {
+            if let Some(TxnRequest::Range(range)) = &op.request {
+                opened.push((range, open(range)));
+            }
+        }
+        opened
     }
 
     /// Starts a batch of commands.

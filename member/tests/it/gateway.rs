@@ -364,6 +364,37 @@ fn gateway_refuses_what_is_too_large() {
 }
 
 #[test]
+fn gateway_reads_a_stream_in_small_pieces_without_reading_it_again_and_again() {
+    let mut server = Server::single(MEMBER, &[]);
+    server.start();
+    server.wait_ready();
+    let mut stream = TcpStream::connect(("127.0.0.1", server.client_port)).expect("a connection");
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).expect("a timeout");
+    let mut request =
+        b"POST /v3/watch HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            .to_vec();
+    // Pieces of a few bytes: with each of them the text is longer, and its value not yet whole.
+    let key = "YWFh".repeat(75_000);
+    let text = format!("{{\"create_request\":{{\"key\":\"{key}\"}}}}");
+    for piece in text.as_bytes().chunks(4) {
+        request.extend(format!("{:x}\r\n", piece.len()).bytes());
+        request.extend(piece);
+        request.extend(b"\r\n");
+    }
+    let began = std::time::Instant::now();
+    stream.write_all(&request).expect("sent");
+    let mut reader = BufReader::new(stream);
+    assert_eq!(read_head(&mut reader).status, 200);
+    assert!(chunk(&mut reader).contains("\"created\":true"));
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
 fn gateway_is_off_on_request() {
     let servers = [MEMBER, ETCD].map(|binary| {
         let mut server = Server::single(binary, &["--enable-grpc-gateway=false"]);

@@ -2,6 +2,12 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use member_proto::etcdserverpb as pb;
+use member_proto::etcdserverpb::kv_client::KvClient;
+use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use pb::request_op::Request;
 
 use member_proto::etcdserverpb as pb;
 
@@ -267,6 +273,103 @@ fn a_member_that_lost_its_data_is_refused_by_those_who_know_it() {
         servers[2].log()
     );
     assert!(!servers[2].data_dir().exists(), "nothing was made");
+}
+
+fn txn(ops: Vec<pb::request_op::Request>) -> pb::TxnRequest {
+    let op = |request| pb::RequestOp {
+        request: Some(request),
+    };
+    pb::TxnRequest {
+        success: ops.into_iter().map(op).collect(),
+        ..Default::default()
+    }
+}
+
+/// A member with keys of nine digits.
+async fn with_keys(keys: usize) -> (Server, KvClient<tonic::transport::Channel>) {
+    let mut server = Server::single(MEMBER, &[]);
+    server.start();
+    server.wait_ready();
+    let mut kv = KvClient::connect(server.endpoint())
+        .await
+        .expect("connects");
+    for from in (0..keys).step_by(100) {
+        let put = |i| {
+            Request::RequestPut(pb::PutRequest {
+                key: format!("{i:09}").into(),
+                ..Default::default()
+            })
+        };
+        let puts = (from..from + 100).map(put).collect();
+        kv.txn(txn(puts)).await.expect("written");
+    }
+    (server, kv)
+}
+
+#[tokio::test]
+async fn a_delete_of_many_keys_holds_up_nobody() {
+    let (server, mut kv) = with_keys(100_000).await;
+    let mut maintenance = MaintenanceClient::connect(server.endpoint())
+        .await
+        .expect("connects");
+    let began = Instant::now();
+    let deleting = tokio::spawn(async move {
+        let everything = pb::DeleteRangeRequest {
+            key: "0".into(),
+            range_end: "a".into(),
+            ..Default::default()
+        };
+        let deleted = kv.delete_range(everything).await.expect("deleted");
+        assert_eq!(deleted.into_inner().deleted, 100_000);
+        began.elapsed()
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The heartbeats of a cluster wait for the same thread.
+    maintenance
+        .status(pb::StatusRequest::default())
+        .await
+        .expect("a status");
+    let waited = began.elapsed();
+    let deleting = deleting.await.expect("no panic");
+    assert!(waited * 2 < deleting, "{waited:?} of {deleting:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_looks_at_everything_holds_up_nobody() {
+    let (_server, mut kv) = with_keys(50_000).await;
+    // Each range looks at every key, and finds none.
+    let range = Request::RequestRange(pb::RangeRequest {
+        key: "0".into(),
+        range_end: "a".into(),
+        max_create_revision: 1,
+        ..Default::default()
+    });
+    // Or compares every key.
+    let compare = pb::Compare {
+        key: "0".into(),
+        range_end: "a".into(),
+        result: pb::compare::CompareResult::Greater.into(),
+        ..Default::default()
+    };
+    for long in [
+        txn(vec![range; 128]),
+        pb::TxnRequest {
+            compare: vec![compare; 128],
+            ..Default::default()
+        },
+    ] {
+        let mut other = kv.clone();
+        let mut long = tokio::spawn(async move { other.txn(long).await });
+        let begun = tokio::time::timeout(Duration::from_millis(100), &mut long).await;
+        assert!(begun.is_err(), "the transaction is too short to tell");
+        let put = pb::PutRequest {
+            key: "a".into(),
+            ..Default::default()
+        };
+        kv.put(put).await.expect("written");
+        assert!(!long.is_finished(), "the write waited for the reader");
+        long.await.expect("no panic").expect("read");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use member_state::{AuthOp, AuthRequest};
+use member_state::{Auth, AuthOp, AuthRequest};
 
 const PREFIX_LETTERS: usize = 16;
 const LETTERS: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -53,6 +53,17 @@ impl SimpleTokens {
             Some(AuthRequest::Disable(_)) => known.clear(),
             _ => {}
         }
+    }
+
+    /// Another state took the place of the one before, with operations in between that nobody observed here: forgets
+    /// the tokens of users that are not those of before, or may have another password.
+    pub(crate) fn replaced(&self, before: &Auth, after: &Auth) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |name: &str| {
+            let password = |auth: &Auth| auth.user(name).map(|user| user.password.clone());
+            after.enabled() && password(after).is_some() && password(before) == password(after)
+        };
+        known.retain(|_, token| same(&token.user));
     }
 
     /// The user of a token, whose life starts again.

@@ -55,10 +55,35 @@ pub(super) struct StateMachine<E: Engine> {
     departing: mpsc::UnboundedSender<Departed>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Unflushed {
     entries: u64,
     bytes: u64,
+}
+
+/// An entry, with its command if it has one.
+type Decoded = (Entry, Option<Command>);
+
+/// Entries that are applied together.
+#[derive(Default)]
+struct Run {
+    entries: Vec<Decoded>,
+    bytes: usize,
+    may_be_long: bool,
+}
+
+impl Run {
+    fn push(&mut self, entry: Entry) -> io::Result<()> {
+        let mut command = None;
+        if let EntryPayload::Normal(payload) = &entry.payload {
+            self.bytes += payload.0.len();
+            let decoded = Command::decode(payload.0.clone()).map_err(io::Error::other)?;
+            self.may_be_long |= decoded.op.as_ref().is_some_and(Op::may_be_long);
+            command = Some(decoded);
+        }
+        self.entries.push((entry, command));
+        Ok(())
+    }
 }
 
 impl<E: Engine> StateMachine<E> {
@@ -104,9 +129,37 @@ impl<E: Engine> StateMachine<E> {
         gone
     }
 
+    /// Applies a run of entries where nobody has to wait for it: heartbeats must not wait for a command that deletes a
+    /// million keys, or the cluster elects one leader after the other meanwhile.
+    async fn apply_run(&mut self, run: Run) -> io::Result<()> {
+        if !run.may_be_long {
+            return self.apply_batch(run.entries);
+        }
+        let mut lent = self.lend();
+        *self = blocking(move || lent.apply_batch(run.entries).map(|()| lent)).await?;
+        Ok(())
+    }
+
+    /// The machine for another thread, to be taken back from there.
+    fn lend(&self) -> Self {
+        Self {
+            replica: Arc::clone(&self.replica),
+            proposals: Arc::clone(&self.proposals),
+            term: self.term,
+            checkpoints: Arc::clone(&self.checkpoints),
+            flush_due: Arc::clone(&self.flush_due),
+            entries_to_flush: self.entries_to_flush,
+            unflushed: self.unflushed,
+            membership: self.membership.clone(),
+            removed: self.removed.clone(),
+            removals: Arc::clone(&self.removals),
+            departing: self.departing.clone(),
+        }
+    }
+
     /// Applies a run of entries as one batch and answers their waiters.
-    fn apply_batch(&mut self, entries: Vec<Entry>) -> io::Result<()> {
-        let Some(last) = entries.last().map(|entry| entry.log_id.index) else {
+    fn apply_batch(&mut self, entries: Vec<Decoded>) -> io::Result<()> {
+        let Some(last) = entries.last().map(|(entry, _)| entry.log_id.index) else {
             return Ok(());
         };
         let mut answers: VecDeque<(oneshot::Sender<Outcome>, Answer)> =
@@ -124,15 +177,17 @@ impl<E: Engine> StateMachine<E> {
         }
         let count = entries.len() as u64;
         self.unflushed.entries += count;
-        for entry in entries {
+        for (entry, command) in entries {
             let position = position(&entry.log_id);
             if position.term > self.term {
                 self.term = position.term;
                 self.proposals.term_applied(position.term);
             }
-            match entry.payload {
-                EntryPayload::Blank => fatal(applier.apply(position, None, false))?,
-                EntryPayload::Membership(membership) => {
+            if let EntryPayload::Normal(payload) = &entry.payload {
+                self.unflushed.bytes += payload.0.len() as u64;
+            }
+            match (entry.payload, command) {
+                (EntryPayload::Membership(membership), _) => {
                     let stored =
                         StoredMembership::<_, _, Peer>::new(Some(entry.log_id), membership);
                     applier.put_meta(MEMBERSHIP, serde_json::to_vec(&stored)?.into());
@@ -144,9 +199,8 @@ impl<E: Engine> StateMachine<E> {
                     }
                     fatal(applier.apply(position, None, false))?;
                 }
-                EntryPayload::Normal(payload) => {
-                    self.unflushed.bytes += payload.0.len() as u64;
-                    let command = Command::decode(payload.0).map_err(io::Error::other)?;
+                (_, None) => fatal(applier.apply(position, None, false))?,
+                (_, Some(command)) => {
                     let waiter = self.proposals.take(command.id);
                     let answer = applier.apply(position, Some(&command), waiter.is_some());
                     if let Err(error) = &answer
@@ -269,22 +323,17 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
     {
         let mut batches = entries.ready_chunks(BATCH);
         while let Some(batch) = batches.next().await {
-            let mut entries = Vec::with_capacity(batch.len());
+            let mut run = Run::default();
             let mut responders = Vec::new();
-            let mut bytes = 0;
             for item in batch {
                 let (entry, responder) = item?;
-                if let EntryPayload::Normal(payload) = &entry.payload {
-                    bytes += payload.0.len();
-                }
-                entries.push(entry);
+                run.push(entry)?;
                 responders.extend(responder);
-                if bytes > BATCH_BYTES {
-                    bytes = 0;
-                    self.apply_batch(std::mem::take(&mut entries))?;
+                if run.bytes > BATCH_BYTES {
+                    self.apply_run(std::mem::take(&mut run)).await?;
                 }
             }
-            self.apply_batch(entries)?;
+            self.apply_run(run).await?;
             for responder in responders {
                 responder.send(());
             }

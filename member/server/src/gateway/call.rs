@@ -15,6 +15,9 @@ use tonic::{Code, Status};
 use super::json::{self, Unread};
 use super::{answer, message, routes, stream};
 
+/// Bytes of an answer that are turned into JSON on the reactor, where heartbeats wait for it: some milliseconds.
+const SHORT: usize = 256 << 10;
+
 /// What the gateway needs of the port that it is part of.
 pub(crate) trait Call: Clone + Send + 'static {
     /// Answers a gRPC request.
@@ -120,7 +123,13 @@ async fn unary<C: Call>(
     let mut bytes = BytesMut::from(collected.to_bytes());
     let message =
         unframe(&mut bytes).ok_or_else(|| Status::internal("an answer without a message"))?;
-    to_json(message, method.output())
+    let description = method.output();
+    if message.len() <= SHORT {
+        return to_json(message, description);
+    }
+    tokio::task::spawn_blocking(move || to_json(message, description))
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
 }
 
 /// The request's message. An empty body is the message without fields; what follows the first value is ignored.

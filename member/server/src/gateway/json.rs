@@ -67,6 +67,38 @@ pub(super) fn only(text: &[u8]) -> Result<Json, String> {
     }
 }
 
+/// The brackets and quotes of a text that comes in pieces: tells when its first value may be whole, looking at each
+/// byte once.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    seen: usize,
+    depth: usize,
+    quoted: bool,
+    escaped: bool,
+}
+
+impl Outline {
+    /// Whether what came since the last call ends an object, an array or a string that is in no other. `text` begins
+    /// with what it was then.
+    pub(super) fn closes(&mut self, text: &[u8]) -> bool {
+        while let Some(byte) = text.get(self.seen) {
+            self.seen += 1;
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = self.quoted,
+                b'"' => self.quoted = !self.quoted,
+                b'{' | b'[' if !self.quoted => self.depth += 1,
+                b'}' | b']' if !self.quoted => self.depth = self.depth.saturating_sub(1),
+                _ => continue,
+            }
+            if self.depth == 0 && !self.quoted {
+                return true;
+            }
+        }
+        false
+    }
+}
+
 fn invalid(byte: u8, place: &str) -> String {
     let shown = match byte {
         b'\'' => "\\'".to_owned(),
@@ -370,6 +402,22 @@ mod tests {
             only(b"1 2").unwrap_err(),
             "invalid character '2' after top-level value"
         );
+    }
+
+    #[test]
+    fn an_outline_closes_with_the_value() {
+        for text in [
+            r#"{"a":"\\\"}","b":[{}]}"#,
+            r#"["]",{"}":1}]"#,
+            r#""a\"b{""#,
+            " {}",
+        ] {
+            let mut outline = Outline::default();
+            let closed = (1..=text.len()).find(|end| outline.closes(&text.as_bytes()[..*end]));
+            assert_eq!(closed, Some(text.len()), "{text}");
+            assert!(first(text.as_bytes()).is_ok(), "{text}");
+        }
+        assert!(!Outline::default().closes(b" 12 true"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::call::{Call, frame, to_json, too_large, unframe};
-use super::json::{self, Unread};
+use super::json::{self, Json, Outline, Unread};
 use super::{answer, message};
 
 /// A call whose requests are the JSON values of the body.
@@ -25,6 +25,8 @@ pub(super) async fn both_ways<C: Call>(
     let mut requests = Requests {
         body,
         text: BytesMut::new(),
+        outline: Outline::default(),
+        read_at: 0,
         limit,
         description: method.input(),
         ended: false,
@@ -82,6 +84,9 @@ pub(super) async fn one_way(
 struct Requests {
     body: Incoming,
     text: BytesMut,
+    outline: Outline,
+    /// The length at which the text is read though its value seems to go on: what is malformed shows.
+    read_at: usize,
     limit: usize,
     description: MessageDescriptor,
     ended: bool,
@@ -89,24 +94,30 @@ struct Requests {
 
 impl Requests {
     /// The next message; `None` at the end.
+    ///
+    /// A text that comes in small pieces is not read from its beginning with each of them, or a client could keep the
+    /// member busy for hours with one request.
     async fn next(&mut self) -> Option<Result<DynamicMessage, Status>> {
         loop {
-            match json::first(&self.text) {
-                // A number at the end of what has come may go on.
-                Ok((_, end))
-                    if end == self.text.len() && !self.ended && self.text.last() != Some(&b'}') => {
+            if self.outline.closes(&self.text) || self.ended || self.text.len() >= self.read_at {
+                match json::first(&self.text) {
+                    // At the end of what has come it may go on.
+                    Ok((Json::Number(_), end)) if end == self.text.len() && !self.ended => {}
+                    Ok((json, end)) => {
+                        let _ = self.text.split_to(end);
+                        self.outline = Outline::default();
+                        self.read_at = 0;
+                        let read = message::read(&json, &self.description);
+                        return Some(read.map_err(Status::unknown));
+                    }
+                    Err(Unread::Malformed(words)) => return Some(Err(Status::unknown(words))),
+                    Err(Unread::Blank) if self.ended => return None,
+                    Err(Unread::Cut) if self.ended => {
+                        return Some(Err(Status::unknown("unexpected EOF")));
+                    }
+                    Err(Unread::Blank | Unread::Cut) => {}
                 }
-                Ok((json, end)) => {
-                    let _ = self.text.split_to(end);
-                    let read = message::read(&json, &self.description);
-                    return Some(read.map_err(Status::unknown));
-                }
-                Err(Unread::Malformed(words)) => return Some(Err(Status::unknown(words))),
-                Err(Unread::Blank) if self.ended => return None,
-                Err(Unread::Cut) if self.ended => {
-                    return Some(Err(Status::unknown("unexpected EOF")));
-                }
-                Err(Unread::Blank | Unread::Cut) => {}
+                self.read_at = 2 * self.text.len();
             }
             if self.text.len() > self.limit {
                 return Some(Err(too_large(self.limit)));

@@ -110,7 +110,15 @@ impl<E: Engine> Kv for KvService<E> {
                 .0
                 .begin_read(credentials, |auth, caller| auth.may_read_txn(caller, &txn))
                 .await?;
-            let response = self.0.store().read_txn(&txn).map_err(|e| refused(&e))?;
+            let store = self.0.store();
+            let response = if store.is_short_txn(&txn, SHORT_RANGE) {
+                store.read_txn(&txn)
+            } else {
+                tokio::task::spawn_blocking(move || store.read_txn(&txn))
+                    .await
+                    .map_err(|_| mismatch())?
+            };
+            let response = response.map_err(|e| refused(&e))?;
             self.0.end_read(&reading)?;
             response
         } else {
