@@ -337,6 +337,7 @@ impl<E: Engine> Member<E> {
             election_timeout,
             Arc::clone(&proposals),
             Arc::clone(&removals),
+            Arc::clone(&metrics.peers),
             core.tasks.clone(),
         ));
         let settings = Settings {
@@ -364,8 +365,8 @@ impl<E: Engine> Member<E> {
             Arc::clone(&consensus),
             Arc::clone(&replica),
             election_timeout,
-        );
         let patience = REQUEST_PATIENCE + 2 * election_timeout;
+        );
         let clients = Part::default();
         let (leases, lease_work) = Leases::new(
             Arc::clone(&consensus),
@@ -386,6 +387,7 @@ impl<E: Engine> Member<E> {
                 patience,
             ),
             consensus,
+            log: log.clone(),
             watches: WatchHub::new(Arc::clone(&replica)),
             progress_notify_interval: flags.effective_watch_progress_notify_interval(),
             fragment_bytes: max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES),
@@ -423,7 +425,11 @@ impl<E: Engine> Member<E> {
         core.spawn(async move {
             asking
                 .connected
-                .watch(&asking.consensus, asking.election_timeout)
+                .watch(
+                    &asking.consensus,
+                    &asking.metrics.peers,
+                    asking.election_timeout,
+                )
                 .await;
         });
         let compacting = Arc::clone(&node);
@@ -546,10 +552,9 @@ async fn open_log(layout: &Layout, metrics: &Arc<Metrics>) -> Result<Log, Member
     let mut warned = false;
     loop {
         let mut options = LogOptions::new(&layout.log);
-        let metrics = Arc::clone(metrics);
-        options.on_fsync = Some(Arc::new(move |duration| {
-            metrics.wal_fsync.observe(duration)
-        }));
+        let (syncs, writes) = (Arc::clone(metrics), Arc::clone(metrics));
+        options.on_fsync = Some(Arc::new(move |duration| syncs.wal_fsync.observe(duration)));
+        options.on_write = Some(Arc::new(move |duration| writes.wal_write.observe(duration)));
         let opened = tokio::task::spawn_blocking(move || Log::open(options)).await;
         match opened.map_err(|e| MemberError::Consensus {
             reason: e.to_string(),
@@ -636,6 +641,7 @@ impl Birth {
             Duration::from_millis(election_ms),
             Arc::new(Proposals::new(id)),
             Arc::new(Removals::new(id)),
+            Arc::default(),
             tasks.clone(),
         );
         let others = self.members.iter().filter(|(other, _)| **other != id);

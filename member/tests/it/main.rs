@@ -10,6 +10,7 @@ mod gateway;
 mod lease;
 mod lock;
 mod maint;
+mod metrics;
 mod process;
 mod server;
 mod watch;

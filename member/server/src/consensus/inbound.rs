@@ -162,11 +162,16 @@ impl<E: Engine> Consensus<E> {
         }
     }
 
-    /// Receives and installs a checkpoint.
+    /// Receives and installs a checkpoint of the member `from`.
     pub(crate) async fn receive_snapshot(
         self: Arc<Self>,
+        from: u64,
         mut chunks: impl Stream<Item = io::Result<SnapshotChunk>> + Send + Unpin,
     ) -> io::Result<SnapshotResponse> {
+        let began = Instant::now();
+        let metrics = Arc::clone(&self.replica.metrics);
+        let peer = metrics.peers.of(from);
+        let transfer = peer.snapshots_in.begin();
         let first = chunks.next().await.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "snapshot stream is empty")
         })??;
@@ -183,6 +188,8 @@ impl<E: Engine> Consensus<E> {
         let (vote, snapshot) = tokio::task::spawn_blocking(move || receiving.finish())
             .await
             .map_err(io::Error::other)??;
+        metrics.snapshot_saved.observe(began.elapsed());
+        transfer.done();
         tracing::info!(meta = %snapshot.meta, "received a snapshot");
         let response = self
             .raft

@@ -18,6 +18,7 @@ use super::snapshot::Checkpoint;
 use super::wire;
 use crate::engine::Engine;
 use crate::leases::LeaseChange;
+use crate::metrics::Run;
 use crate::proposals::{Outcome, Proposals};
 use crate::removal::{self, Removals};
 use crate::replica::Replica;
@@ -122,6 +123,8 @@ impl<E: Engine> StateMachine<E> {
         if self.replica.feed.wanted() {
             applier.collect_events();
         }
+        let metrics = Arc::clone(&self.replica.metrics);
+        let mut run = Run::new(&metrics.applies, began);
         let count = entries.len() as u64;
         self.unflushed.entries += count;
         for entry in entries {
@@ -148,7 +151,9 @@ impl<E: Engine> StateMachine<E> {
                     self.unflushed.bytes += payload.0.len() as u64;
                     let command = Command::decode(payload.0).map_err(io::Error::other)?;
                     let waiter = self.proposals.take(command.id);
+                    run.next(command.op.as_ref());
                     let answer = applier.apply(position, Some(&command), waiter.is_some());
+                    run.applied(answer.is_ok());
                     if let Err(error) = &answer
                         && error.is_fatal()
                     {
@@ -159,7 +164,7 @@ impl<E: Engine> StateMachine<E> {
                     }
                     if let (Ok(_), Some(op)) = (&answer, &command.op) {
                         grown |= op.cost() > 0;
-                        self.replica.metrics.applied(op);
+                        metrics.applied(op);
                         if let Op::Auth(op) = op {
                             self.replica.tokens.observe(op, position.index);
                         }
@@ -173,6 +178,7 @@ impl<E: Engine> StateMachine<E> {
         }
         let (after, events) = (applier.revision(), applier.take_events());
         let committing = Instant::now();
+        run.end(committing);
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
         self.replica.feed.publish(before, after, events);
@@ -180,9 +186,7 @@ impl<E: Engine> StateMachine<E> {
         if !departed.is_empty() {
             self.removals.set(self.removed.clone());
         }
-        self.replica
-            .metrics
-            .applied_batch(began, committing, count, last);
+        metrics.applied_batch(began, committing, count, last);
         self.replica.publish(last + 1);
         for (id, urls) in departed {
             tracing::info!("removed-remote-peer-id" = %format_args!("{id:x}"), "removed member");
@@ -304,6 +308,8 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
         meta: &SnapshotMetaOf<C>,
         snapshot: Checkpoint,
     ) -> Result<(), io::Error> {
+        let metrics = Arc::clone(&self.replica.metrics);
+        let _installing = metrics.installing_snapshot.during();
         let replica = Arc::clone(&self.replica);
         blocking(move || {
             let backend = replica.engine().replace(snapshot.dir()?)?;
