@@ -25,6 +25,7 @@ use crate::auto_compaction;
 use crate::barrier::Barrier;
 use crate::connected::Connected;
 use crate::consensus::{self, Consensus, Settings, Stopped};
+use crate::corruption::{self, InitialCheck};
 use crate::engine::Engine;
 use crate::join::join;
 use crate::leases::Leases;
@@ -106,6 +107,14 @@ pub enum MemberError {
         "member {id:x} has already been bootstrapped: its data directory was lost or is another one; restore it, or replace the member (a member without its data could undo what the cluster acknowledged)"
     )]
     AlreadyBootstrapped {
+        /// The member.
+        id: u64,
+    },
+    /// The member's keys are not those of the others.
+    #[error(
+        "{id:x} found data inconsistency with peers: its data or theirs is damaged; compare `etcdctl endpoint hashkv --cluster` on the others, and replace the member that differs"
+    )]
+    Inconsistent {
         /// The member.
         id: u64,
     },
@@ -340,6 +349,20 @@ impl<E: Engine> Member<E> {
             Arc::clone(&metrics.peers),
             core.tasks.clone(),
         ));
+        let patience = REQUEST_PATIENCE + 2 * election_timeout;
+        if flags.checks_at_start() && log.has_history() {
+            let check = InitialCheck {
+                id,
+                links: &links,
+                alive: KNOWN_PATIENCE,
+                patience,
+            };
+            let passed = check.run(&replica.store()).await;
+            if !passed.map_err(state_error)? {
+                links.close();
+                return Err(MemberError::Inconsistent { id });
+            }
+        }
         let settings = Settings {
             heartbeat: Duration::from_millis(flags.heartbeat_interval_ms),
             election_timeout,
@@ -365,7 +388,6 @@ impl<E: Engine> Member<E> {
             Arc::clone(&consensus),
             Arc::clone(&replica),
             election_timeout,
-        let patience = REQUEST_PATIENCE + 2 * election_timeout;
         );
         let clients = Part::default();
         let (leases, lease_work) = Leases::new(
@@ -438,6 +460,14 @@ impl<E: Engine> Member<E> {
         core.spawn(async move { counting.count_keys().await });
         let guarding = Arc::clone(&node);
         core.spawn(async move { guarding.guard_quota().await });
+        if !flags.corrupt_check_time.is_zero() {
+            let (checking, pause) = (Arc::clone(&node), flags.corrupt_check_time);
+            core.spawn(async move { corruption::check_periodically(&checking, pause).await });
+        }
+        if let Some(pause) = flags.checks_compactions() {
+            let checking = Arc::clone(&node);
+            core.spawn(async move { corruption::check_compactions(&checking, pause).await });
+        }
         if let Some(schedule) = flags.auto_compaction()? {
             let compacting = Arc::clone(&node);
             core.spawn(async move { auto_compaction::run(&compacting, schedule).await });

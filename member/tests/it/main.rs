@@ -4,6 +4,7 @@ mod architecture;
 mod auth;
 mod bolt;
 mod cluster;
+mod corruption;
 mod differential;
 mod etcdctl;
 mod gateway;

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::snapshot::Receiving;
 use super::{Consensus, Refused, wire};
+use crate::corruption;
 use crate::engine::Engine;
 
 /// Notes that a leader was heard now.
@@ -118,6 +119,11 @@ impl<E: Engine> Consensus<E> {
                     started: attributes.contains_key(&request.id)
                         || self.has_replicated_to(request.id),
                 })
+            }
+            Call::Hash(request) => {
+                let store = self.replica.store();
+                let hash = tokio::task::spawn_blocking(move || store.hash_kv(request.revision));
+                Answer::Hash(corruption::answer(hash.await.map_err(io::Error::other)?)?)
             }
             Call::Lease(_) => return Err(io::Error::other("leases are none of consensus's")),
             Call::Membership(request) => Answer::Membership(self.change_for_peer(request).await),

@@ -31,6 +31,7 @@ use crate::replica::Replica;
 pub use founding::Founding;
 pub(crate) use membership::{Change, Refusal, force_new_cluster};
 use state_machine::{Departed, StateMachine};
+pub(crate) use state_machine::{membership_urls, stored_members};
 
 /// How consensus is timed and when the log is cut; all from flags.
 #[derive(Clone, Debug)]

@@ -258,6 +258,17 @@ pub(crate) fn membership_urls<B: Backend>(
         .map(|peer| peer.peer_urls.clone()))
 }
 
+/// The members as of the last applied change, with their peer URLs.
+pub(crate) fn stored_members<B: Backend>(
+    store: &member_state::Store<B>,
+) -> io::Result<Vec<(u64, Vec<String>)>> {
+    let stored = membership_of(store)?;
+    Ok(stored
+        .nodes()
+        .map(|(id, peer)| (*id, peer.peer_urls.clone()))
+        .collect())
+}
+
 impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
     type SnapshotData = Checkpoint;
     type SnapshotBuilder = Builder<E>;
