@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    ClusterState, FlagDef, FlagError, Group, InitialCluster, LogFormat, LogLevel, LogOutput,
-    Support, Urls,
+    ClusterState, FeatureGates, FlagDef, FlagError, Group, InitialCluster, LogFormat, LogLevel,
+    LogOutput, Support, Urls, gates,
     go::{format_duration, parse_bool, parse_duration, parse_i64, parse_u32, parse_u64},
     lookup,
 };
@@ -80,6 +80,16 @@ pub struct Flags {
     pub compaction_batch_limit: i64,
     /// `--compaction-sleep-interval`: the time between two steps; zero stands for the default.
     pub compaction_sleep_interval: Duration,
+    /// `--corrupt-check-time`; zero turns the check off.
+    pub corrupt_check_time: Duration,
+    /// `--compact-hash-check-time`; zero turns the check off, and so does the flag that follows.
+    pub compact_hash_check_time: Duration,
+    /// `--experimental-compact-hash-check-enabled`, see [`Flags::checks_compactions`].
+    pub compact_hash_check: bool,
+    /// `--experimental-initial-corrupt-check`, see [`Flags::checks_at_start`].
+    pub initial_corrupt_check: bool,
+    /// `--feature-gates`
+    pub feature_gates: FeatureGates,
     /// `--warning-apply-duration`
     pub warning_apply_duration: Duration,
     /// `--warning-unary-request-duration`
@@ -156,6 +166,11 @@ impl Default for Flags {
             auto_compaction_retention: "0".to_owned(),
             compaction_batch_limit: 1_000,
             compaction_sleep_interval: Duration::from_millis(10),
+            corrupt_check_time: Duration::ZERO,
+            compact_hash_check_time: Duration::from_secs(60),
+            compact_hash_check: false,
+            initial_corrupt_check: false,
+            feature_gates: FeatureGates::default(),
             warning_apply_duration: Duration::from_millis(100),
             warning_unary_request_duration: Duration::from_millis(300),
             max_txn_ops: 128,
@@ -361,6 +376,22 @@ impl Flags {
             "auto-compaction-retention" => self.auto_compaction_retention = value.to_owned(),
             "compaction-batch-limit" => self.compaction_batch_limit = parse_i64(value)?,
             "compaction-sleep-interval" => self.compaction_sleep_interval = parse_duration(value)?,
+            "corrupt-check-time" => self.corrupt_check_time = parse_duration(value)?,
+            "compact-hash-check-time" => self.compact_hash_check_time = parse_duration(value)?,
+            "experimental-compact-hash-check-enabled" => {
+                self.compact_hash_check = parse_bool(value)?;
+            }
+            "experimental-initial-corrupt-check" => {
+                self.initial_corrupt_check = parse_bool(value)?;
+            }
+            "feature-gates" => {
+                self.feature_gates = FeatureGates::parse(value).map_err(|fault| match fault {
+                    gates::Fault::Malformed(reason) => Fault::Malformed(reason),
+                    gates::Fault::Refused(gate) => {
+                        refused("feature-gates", &format!("{gate} switches nothing in it"))
+                    }
+                })?;
+            }
             "warning-apply-duration" => self.warning_apply_duration = parse_duration(value)?,
             "warning-unary-request-duration" => {
                 self.warning_unary_request_duration = parse_duration(value)?
@@ -422,6 +453,19 @@ impl Flags {
         Ok(())
     }
 
+    /// Whether the member compares its keys with the others' before it takes part.
+    #[must_use]
+    pub fn checks_at_start(&self) -> bool {
+        self.initial_corrupt_check || self.feature_gates.initial_corrupt_check()
+    }
+
+    /// Whether the leader compares the members' keys at compacted revisions, and how often.
+    #[must_use]
+    pub fn checks_compactions(&self) -> Option<Duration> {
+        let on = self.compact_hash_check || self.feature_gates.compact_hash_check();
+        Some(self.compact_hash_check_time).filter(|time| on && !time.is_zero())
+    }
+
     /// Every honoured flag with the text of its value.
     pub(crate) fn values(&self) -> Vec<(&'static str, String)> {
         let Self {
@@ -449,6 +493,11 @@ impl Flags {
             auto_compaction_retention,
             compaction_batch_limit,
             compaction_sleep_interval,
+            corrupt_check_time,
+            compact_hash_check_time,
+            compact_hash_check,
+            initial_corrupt_check,
+            feature_gates,
             warning_apply_duration,
             warning_unary_request_duration,
             max_txn_ops,
@@ -514,6 +563,20 @@ impl Flags {
                 "compaction-sleep-interval",
                 format_duration(*compaction_sleep_interval),
             ),
+            ("corrupt-check-time", format_duration(*corrupt_check_time)),
+            (
+                "compact-hash-check-time",
+                format_duration(*compact_hash_check_time),
+            ),
+            (
+                "experimental-compact-hash-check-enabled",
+                compact_hash_check.to_string(),
+            ),
+            (
+                "experimental-initial-corrupt-check",
+                initial_corrupt_check.to_string(),
+            ),
+            ("feature-gates", feature_gates.to_string()),
             (
                 "warning-apply-duration",
                 format_duration(*warning_apply_duration),

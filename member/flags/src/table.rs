@@ -13,10 +13,8 @@ use crate::def::{
 };
 
 const BBOLT: &str = "its storage is not bbolt, so the setting has nothing to act on";
-const CORRUPTION: &str = "periodic corruption checks are not part of it yet";
 const DISCOVERY: &str = "only static bootstrap is part of it yet; use --initial-cluster";
 const DOWNGRADE: &str = "cluster downgrade is not part of it yet";
-const GATES: &str = "etcd's feature gates have no counterpart in it";
 const GENERATED_CERTS: &str =
     "it generates no certificates; give it files, which `provision` makes";
 const IGNORED: &str = "no etcd of version 3 gives it a meaning; leave it out";
@@ -241,11 +239,11 @@ pub const DEFS: &[FlagDef] = &[
         .until(6).refused(PROXY),
     // Features
     FlagDef::new(Features, "feature-gates", Text, "", "Features to switch, as NAME=true pairs.")
-        .since(6).refused(GATES),
+        .since(6),
     FlagDef::new(Features, "corrupt-check-time", Duration, "0s", "Time between two corruption checks.")
-        .since(6).refused(CORRUPTION),
+        .since(6),
     FlagDef::new(Features, "compact-hash-check-time", Duration, "1m", "Time between two checks of compaction hashes.")
-        .since(6).refused(CORRUPTION),
+        .since(6),
     FlagDef::new(Features, "compaction-batch-limit", Int, "1000", "Revisions deleted in one step of a compaction.")
         .since(6),
     FlagDef::new(Features, "compaction-sleep-interval", Duration, "10ms", "Time between two such steps.")
@@ -261,13 +259,13 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "downgrade-check-time", Duration, "5s", "Time between two looks at the downgrade state.")
         .since(6).refused(DOWNGRADE),
     FlagDef::new(Features, "experimental-initial-corrupt-check", Bool, "false", "Check for corruption before serving.")
-        .until(7).refused(CORRUPTION),
+        .until(7),
     FlagDef::new(Features, "experimental-corrupt-check-time", Duration, "0s", "Time between two corruption checks.")
-        .until(7).refused(CORRUPTION),
+        .until(7).deprecated("corrupt-check-time"),
     FlagDef::new(Features, "experimental-compact-hash-check-enabled", Bool, "false", "Check compaction hashes.")
-        .since(5).until(7).refused(CORRUPTION),
+        .since(5).until(7),
     FlagDef::new(Features, "experimental-compact-hash-check-time", Duration, "1m", "Time between two checks of compaction hashes.")
-        .since(5).until(7).refused(CORRUPTION),
+        .since(5).until(7).deprecated("compact-hash-check-time"),
     FlagDef::new(Features, "experimental-enable-v2v3", Text, "", "Prefix under which v2 requests are kept in v3.")
         .until(6).refused(V2),
     FlagDef::new(Features, "experimental-backend-bbolt-freelist-type", Text, "array", "Freelist of bbolt.")

@@ -248,10 +248,19 @@ impl Flusher {
         if self.buf.is_empty() {
             return Ok(());
         }
+        let begin = self
+            .shared
+            .options
+            .on_write
+            .as_ref()
+            .map(|_| Instant::now());
         self.active
             .file
             .write_all_at(&self.buf, self.written)
             .map_err(LogError::io("write log segment", &self.active.path))?;
+        if let (Some(begin), Some(hook)) = (begin, &self.shared.options.on_write) {
+            hook(begin.elapsed());
+        }
         self.written += self.buf.len() as u64;
         self.shared
             .counters

@@ -33,5 +33,5 @@ pub use config::{Entry, LogId, NodeId, Payload, Peer, Ticket, TypeConfig, Vote};
 pub use error::LogError;
 pub use found::FoundedMembership;
 pub use log::{Identity, Log, LogStats};
-pub use options::{FsyncHook, LogOptions};
+pub use options::{LogOptions, TimeHook};
 pub use reader::LogReader;

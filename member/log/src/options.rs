@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Called by the flusher with the duration of each fdatasync; must not block.
-pub type FsyncHook = Arc<dyn Fn(Duration) + Send + Sync>;
+/// Called by the flusher with the duration of each write or fdatasync; must not block.
+pub type TimeHook = Arc<dyn Fn(Duration) + Send + Sync>;
 
 /// How to open a [`Log`](crate::Log).
 #[derive(Clone)]
@@ -21,7 +21,9 @@ pub struct LogOptions {
     /// Bytes after which one read for replication stops (at least one entry is returned).
     pub read_bytes: usize,
     /// Observer of fdatasync durations.
-    pub on_fsync: Option<FsyncHook>,
+    pub on_fsync: Option<TimeHook>,
+    /// Observer of the durations of writes to the files.
+    pub on_write: Option<TimeHook>,
 }
 
 impl LogOptions {
@@ -33,6 +35,7 @@ impl LogOptions {
             cache_bytes: 8 << 20,
             read_bytes: 1 << 20,
             on_fsync: None,
+            on_write: None,
         }
     }
 }

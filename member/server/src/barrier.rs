@@ -55,10 +55,14 @@ async fn run<E: Engine>(
 ) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, usize::MAX).await > 0 {
+        let mut failed = false;
         loop {
             // Readers have their own deadlines; there is no point in asking for those that gave up.
             waiting.retain(|reader| !reader.is_closed());
             if waiting.is_empty() {
+                if failed {
+                    replica.metrics.slow_read_indexes.one();
+                }
                 break;
             }
             match check(&consensus, election_timeout).await {
@@ -72,11 +76,18 @@ async fn run<E: Engine>(
                         for reader in waiting.drain(..) {
                             let _ = reader.send(());
                         }
+                        failed = false;
+                    } else {
+                        replica.metrics.slow_read_indexes.one();
                     }
                 }
                 Err(ReadIndexError::Stopped) => return,
                 Err(error) => {
                     tracing::debug!(%error, "leadership check failed");
+                    // Once for all tries: they are many while there is no leader.
+                    if !std::mem::replace(&mut failed, true) {
+                        replica.metrics.failed_read_indexes.one();
+                    }
                     await_change(&consensus).await;
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::consensus::Consensus;
 use crate::engine::Engine;
+use crate::metrics::Peers;
 
 /// How long a member must have been connected to count; etcd's figure.
 const HEALTHY: Duration = Duration::from_secs(5);
@@ -32,13 +33,22 @@ impl Connected {
     }
 
     /// Asks the others again and again. Never returns.
-    pub(crate) async fn watch<E: Engine>(&self, consensus: &Consensus<E>, patience: Duration) {
+    pub(crate) async fn watch<E: Engine>(
+        &self,
+        consensus: &Consensus<E>,
+        peers: &Peers,
+        patience: Duration,
+    ) {
         loop {
             let asked = Instant::now();
             let others = consensus.nodes().into_iter().map(|node| node.id);
             let answers = others
                 .filter(|id| *id != consensus.id())
-                .map(|id| async move { (id, consensus.is_alive(id, patience).await) });
+                .map(|id| async move {
+                    let alive = consensus.is_alive(id, patience).await;
+                    peers.of(id).probed(alive.then(|| asked.elapsed()));
+                    (id, alive)
+                });
             let answers = futures_util::future::join_all(answers).await;
             {
                 let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -37,11 +37,12 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
             );
             response
         }
-        "/livez" => checks(node, &query, &["serializable_read"]).await,
+        "/livez" => checks(node, &query, "livez", &["serializable_read"]).await,
         "/readyz" => {
             checks(
                 node,
                 &query,
+                "readyz",
                 &[
                     "data_corruption",
                     "serializable_read",
@@ -179,7 +180,12 @@ fn alarm<E: Engine>(node: &Node<E>, query: &Query<'_>) -> Option<String> {
         .map(|name| format!("ALARM {name}"))
 }
 
-async fn checks<E: Engine>(node: &Node<E>, query: &Query<'_>, names: &[&str]) -> Response<Body> {
+async fn checks<E: Engine>(
+    node: &Node<E>,
+    query: &Query<'_>,
+    path: &str,
+    names: &[&str],
+) -> Response<Body> {
     let mut lines = String::new();
     let mut healthy = true;
     for name in names.iter().filter(|name| !query.has("exclude", name)) {
@@ -190,6 +196,7 @@ async fn checks<E: Engine>(node: &Node<E>, query: &Query<'_>, names: &[&str]) ->
             // Reads that fail stop the member: what answers here can read.
             _ => true,
         };
+        node.metrics.checks.ran(path, name, passed);
         healthy &= passed;
         lines += &if passed {
             format!("[+]{name} ok\n")

@@ -14,6 +14,7 @@ mod auto_compaction;
 mod barrier;
 mod connected;
 mod consensus;
+mod corruption;
 mod downgrade;
 mod engine;
 mod export;

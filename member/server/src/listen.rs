@@ -6,7 +6,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,7 +16,6 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 
 use crate::tls::Acceptor;
 
@@ -98,7 +99,7 @@ pub(crate) struct Http2 {
 }
 
 /// Serves a port until `stopping`; its connections finish their requests first.
-pub(crate) async fn serve<S, F>(
+pub(crate) async fn serve<S, F, B>(
     listener: TcpListener,
     acceptor: Acceptor,
     http2: Http2,
@@ -107,7 +108,9 @@ pub(crate) async fn serve<S, F>(
     stopping: CancellationToken,
 ) where
     S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -145,7 +148,7 @@ pub(crate) async fn serve<S, F>(
     }
 }
 
-async fn serve_connection<S, F>(
+async fn serve_connection<S, F, B>(
     stream: TcpStream,
     remote: SocketAddr,
     acceptor: Acceptor,
@@ -154,7 +157,9 @@ async fn serve_connection<S, F>(
     stopping: CancellationToken,
 ) where
     S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // Without it small answers wait for the client's delayed acknowledgement.
     if stream.set_nodelay(true).is_err() {

@@ -25,6 +25,7 @@ use crate::auto_compaction;
 use crate::barrier::Barrier;
 use crate::connected::Connected;
 use crate::consensus::{self, Consensus, Settings, Stopped};
+use crate::corruption::{self, InitialCheck};
 use crate::engine::Engine;
 use crate::join::join;
 use crate::leases::Leases;
@@ -106,6 +107,14 @@ pub enum MemberError {
         "member {id:x} has already been bootstrapped: its data directory was lost or is another one; restore it, or replace the member (a member without its data could undo what the cluster acknowledged)"
     )]
     AlreadyBootstrapped {
+        /// The member.
+        id: u64,
+    },
+    /// The member's keys are not those of the others.
+    #[error(
+        "{id:x} found data inconsistency with peers: its data or theirs is damaged; compare `etcdctl endpoint hashkv --cluster` on the others, and replace the member that differs"
+    )]
+    Inconsistent {
         /// The member.
         id: u64,
     },
@@ -337,8 +346,23 @@ impl<E: Engine> Member<E> {
             election_timeout,
             Arc::clone(&proposals),
             Arc::clone(&removals),
+            Arc::clone(&metrics.peers),
             core.tasks.clone(),
         ));
+        let patience = REQUEST_PATIENCE + 2 * election_timeout;
+        if flags.checks_at_start() && log.has_history() {
+            let check = InitialCheck {
+                id,
+                links: &links,
+                alive: KNOWN_PATIENCE,
+                patience,
+            };
+            let passed = check.run(&replica.store()).await;
+            if !passed.map_err(state_error)? {
+                links.close();
+                return Err(MemberError::Inconsistent { id });
+            }
+        }
         let settings = Settings {
             heartbeat: Duration::from_millis(flags.heartbeat_interval_ms),
             election_timeout,
@@ -365,7 +389,6 @@ impl<E: Engine> Member<E> {
             Arc::clone(&replica),
             election_timeout,
         );
-        let patience = REQUEST_PATIENCE + 2 * election_timeout;
         let clients = Part::default();
         let (leases, lease_work) = Leases::new(
             Arc::clone(&consensus),
@@ -386,6 +409,7 @@ impl<E: Engine> Member<E> {
                 patience,
             ),
             consensus,
+            log: log.clone(),
             watches: WatchHub::new(Arc::clone(&replica)),
             progress_notify_interval: flags.effective_watch_progress_notify_interval(),
             fragment_bytes: max_request_bytes.saturating_add(GRPC_OVERHEAD_BYTES),
@@ -423,7 +447,11 @@ impl<E: Engine> Member<E> {
         core.spawn(async move {
             asking
                 .connected
-                .watch(&asking.consensus, asking.election_timeout)
+                .watch(
+                    &asking.consensus,
+                    &asking.metrics.peers,
+                    asking.election_timeout,
+                )
                 .await;
         });
         let compacting = Arc::clone(&node);
@@ -432,6 +460,14 @@ impl<E: Engine> Member<E> {
         core.spawn(async move { counting.count_keys().await });
         let guarding = Arc::clone(&node);
         core.spawn(async move { guarding.guard_quota().await });
+        if !flags.corrupt_check_time.is_zero() {
+            let (checking, pause) = (Arc::clone(&node), flags.corrupt_check_time);
+            core.spawn(async move { corruption::check_periodically(&checking, pause).await });
+        }
+        if let Some(pause) = flags.checks_compactions() {
+            let checking = Arc::clone(&node);
+            core.spawn(async move { corruption::check_compactions(&checking, pause).await });
+        }
         if let Some(schedule) = flags.auto_compaction()? {
             let compacting = Arc::clone(&node);
             core.spawn(async move { auto_compaction::run(&compacting, schedule).await });
@@ -546,10 +582,9 @@ async fn open_log(layout: &Layout, metrics: &Arc<Metrics>) -> Result<Log, Member
     let mut warned = false;
     loop {
         let mut options = LogOptions::new(&layout.log);
-        let metrics = Arc::clone(metrics);
-        options.on_fsync = Some(Arc::new(move |duration| {
-            metrics.wal_fsync.observe(duration)
-        }));
+        let (syncs, writes) = (Arc::clone(metrics), Arc::clone(metrics));
+        options.on_fsync = Some(Arc::new(move |duration| syncs.wal_fsync.observe(duration)));
+        options.on_write = Some(Arc::new(move |duration| writes.wal_write.observe(duration)));
         let opened = tokio::task::spawn_blocking(move || Log::open(options)).await;
         match opened.map_err(|e| MemberError::Consensus {
             reason: e.to_string(),
@@ -636,6 +671,7 @@ impl Birth {
             Duration::from_millis(election_ms),
             Arc::new(Proposals::new(id)),
             Arc::new(Removals::new(id)),
+            Arc::default(),
             tasks.clone(),
         );
         let others = self.members.iter().filter(|(other, _)| **other != id);

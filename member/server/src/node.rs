@@ -1,8 +1,9 @@
 //! What the services of both ports see of the member.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use member_log::Log;
 use member_proto::etcdserverpb as pb;
 use member_state::{
     Alarm, AlarmAction, AlarmMember, AlarmType, Caller, CompactProgress, Op, Response, Store,
@@ -41,6 +42,7 @@ pub(crate) struct Node<E: Engine> {
     pub(crate) id: u64,
     pub(crate) cluster_id: u64,
     pub(crate) consensus: Arc<Consensus<E>>,
+    pub(crate) log: Log,
     pub(crate) replica: Arc<Replica<E>>,
     pub(crate) proposals: Arc<Proposals>,
     pub(crate) writer: Writer<E>,
@@ -188,7 +190,8 @@ impl<E: Engine> Node<E> {
         let replica = Arc::clone(&self.replica);
         let before = self.store().size();
         tracing::info!("starting defragment");
-        let began = std::time::Instant::now();
+        let began = Instant::now();
+        let under_way = self.metrics.defragmenting();
         let work = tokio::task::spawn_blocking(move || {
             let store = replica.store();
             let done = replica.engine().defragment(store.backend());
@@ -196,6 +199,7 @@ impl<E: Engine> Node<E> {
             done.map_err(|error| error.to_string())
         });
         let done = work.await.unwrap_or_else(|error| Err(error.to_string()));
+        drop(under_way);
         self.metrics.defragmented(began.elapsed());
         match &done {
             Ok(()) => tracing::info!(
@@ -322,14 +326,24 @@ impl<E: Engine> Node<E> {
 
     /// Removes what compactions made unreadable; what an earlier run left is taken up first. Never returns.
     pub(crate) async fn compact(&self) {
+        // Of the compaction that is under way.
+        let mut first = None;
         loop {
+            let began = Instant::now();
             match self.store().compact_step(self.compaction_pace.step) {
                 Ok(CompactProgress::More { removed }) => {
-                    self.metrics.compacted(removed);
+                    self.metrics.compacted(removed, began.elapsed());
+                    first.get_or_insert(began);
                     tokio::time::sleep(self.compaction_pace.pause).await;
                 }
                 Ok(CompactProgress::Done { revision, removed }) => {
-                    self.metrics.compacted(removed);
+                    let known = *self.compacted.borrow();
+                    // At the start there is mostly nothing to take up.
+                    if first.is_some() || removed > 0 || (known >= 0 && revision > known) {
+                        self.metrics.compacted(removed, began.elapsed());
+                        self.metrics
+                            .compaction_done(first.take().unwrap_or(began).elapsed());
+                    }
                     if removed > 0 {
                         tracing::info!(revision, "finished scheduled compaction");
                     }

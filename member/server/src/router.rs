@@ -27,8 +27,11 @@ use crate::grpc::{
     LockService, MaintenanceService, WatchService, not_for_learners,
 };
 use crate::http as plain;
+use crate::metrics::{Counted, Peer, Way};
 use crate::node::Node;
+use crate::peer::link::MEMBER_ID;
 use crate::peer::service::PeerService;
+use crate::rpc::Sent;
 
 /// What a learner answers; the range only when it is serializable, which the service checks.
 const LEARNER_CALLS: [&str; 3] = [
@@ -107,24 +110,26 @@ impl<E: Engine> ClientPort<E> {
         }
     }
 
-    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Sent> {
         let path = request.uri().path();
         // A service's path begins with its package, never with a version.
         let json = path.starts_with("/v3/") || path.starts_with("/v3beta/") || path == "/v3";
         match self.gateway {
-            Some(receive) if json => gateway::respond(self, request, receive).await,
-            _ if json => plain::respond(&self.node, &request).await,
+            Some(receive) if json => gateway::respond(self, request, receive)
+                .await
+                .map(Sent::from),
+            _ if json => plain::respond(&self.node, &request).await.map(Sent::from),
             _ => match self.serve(request).await {
                 Ok(response) => response,
-                Err((port, request)) => plain::respond(&port.node, &request).await,
+                Err((port, request)) => plain::respond(&port.node, &request).await.map(Sent::from),
             },
         }
     }
 
     /// Answers a gRPC request; gives back what is none.
-    async fn serve<B>(mut self, request: Request<B>) -> Result<Response<Body>, (Self, Request<B>)>
+    async fn serve<B>(mut self, request: Request<B>) -> Result<Response<Sent>, (Self, Request<B>)>
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<tonic::codegen::StdError> + Send + 'static,
     {
         let path = request.uri().path().to_owned();
@@ -133,9 +138,17 @@ impl<E: Engine> ClientPort<E> {
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
         if self.node.is_learner() && is_grpc(&request) && !LEARNER_CALLS.contains(&path.as_str()) {
-            return Ok(not_for_learners().into_http());
+            return Ok(not_for_learners().into_http::<Body>().map(Sent::from));
         }
-        let call = self.node.metrics.calls.start(&path);
+        if !is_service(service) {
+            return if is_grpc(&request) {
+                Ok(unknown(&path, false).map(Sent::from))
+            } else {
+                Err((self, request))
+            };
+        }
+        let call = self.node.metrics.calls.start(&path, request.headers());
+        let request = request.map(|body| call.receive(body));
         let answered = match service {
             Some("etcdserverpb.KV") => self.kv.call(request).await,
             Some("etcdserverpb.Watch") => self.watch.call(request).await,
@@ -145,9 +158,7 @@ impl<E: Engine> ClientPort<E> {
             Some("etcdserverpb.Auth") => self.auth.call(request).await,
             Some("v3lockpb.Lock") => self.lock.call(request).await,
             Some("v3electionpb.Election") => self.election.call(request).await,
-            Some("grpc.health.v1.Health") => self.health.call(request).await,
-            _ if is_grpc(&request) => return Ok(unknown(&path, false)),
-            _ => return Err((self, request)),
+            _ => self.health.call(request).await,
         };
         match answered {
             Ok(response) => Ok(call.finish(worded(response, &path), self.node.slow_request)),
@@ -160,7 +171,7 @@ impl<E: Engine> gateway::Call for ClientPort<E> {
     async fn call(self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         match self.serve(request).await {
-            Ok(response) => response,
+            Ok(response) => response.map(Body::new),
             Err(_) => unknown(&path, false),
         }
     }
@@ -184,13 +195,51 @@ impl<E: Engine> Clone for PeerPort<E> {
 impl<E: Engine> PeerPort<E> {
     pub(crate) async fn answer(mut self, request: Request<Incoming>) -> Response<Body> {
         if is_grpc(&request) {
-            return match self.peer.call(request).await {
+            let peer = self.caller(&request);
+            let request = request.map(Body::new);
+            let request = match &peer {
+                Some(peer) => request.map(|body| Counted::body(body, peer, Way::In)),
+                None => request,
+            };
+            let response = match self.peer.call(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
+            };
+            return match &peer {
+                Some(peer) => response.map(|body| Counted::body(body, peer, Way::Out)),
+                None => response,
             };
         }
         plain::respond_peer(&self.node, &request)
     }
+}
+
+impl<E: Engine> PeerPort<E> {
+    /// The counts of the member that calls, if it is one.
+    fn caller(&self, request: &Request<Incoming>) -> Option<Arc<Peer>> {
+        let id = request.headers().get(MEMBER_ID)?.to_str().ok()?;
+        let id = u64::from_str_radix(id, 16).ok()?;
+        let known = self.node.consensus.nodes().iter().any(|node| node.id == id);
+        known.then(|| self.node.metrics.peers.of(id))
+    }
+}
+
+/// Whether the client port has the service.
+fn is_service(service: Option<&str>) -> bool {
+    service.is_some_and(|service| {
+        matches!(
+            service,
+            "etcdserverpb.KV"
+                | "etcdserverpb.Watch"
+                | "etcdserverpb.Lease"
+                | "etcdserverpb.Cluster"
+                | "etcdserverpb.Maintenance"
+                | "etcdserverpb.Auth"
+                | "v3lockpb.Lock"
+                | "v3electionpb.Election"
+                | "grpc.health.v1.Health"
+        )
+    })
 }
 
 fn is_grpc<B>(request: &Request<B>) -> bool {

@@ -1,16 +1,24 @@
 //! What calls of the gRPC services come to: counted as go-grpc-prometheus does, and logged when they are slow.
 //!
-//! Messages received on streams are not counted: they would have to be taken apart twice.
+//! Bodies are counted as they pass, message by message, without being taken apart or put in another box.
 
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::Response;
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Frame, SizeHint};
 use tonic::Code;
 use tonic::body::Body;
+
+use crate::metrics::ClientVersions;
+
+/// The header in which etcd's clients say which version of the API they were made for.
+const CLIENT_API_VERSION: &str = "client-api-version";
 
 /// Every method of the client port, in the order of its path.
 const METHODS: &[(&str, Kind)] = &[
@@ -113,18 +121,32 @@ struct Counts {
 }
 
 /// The counters of all methods.
-#[derive(Debug)]
-pub(crate) struct Calls(Arc<[Counts]>);
+#[derive(Debug, Default)]
+pub(crate) struct Calls(Arc<Counters>);
 
-impl Default for Calls {
+#[derive(Debug)]
+struct Counters {
+    methods: Box<[Counts]>,
+    versions: ClientVersions,
+    /// Bytes of messages, without the five in front of each.
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Default for Counters {
     fn default() -> Self {
-        Self(METHODS.iter().map(|_| Counts::default()).collect())
+        Self {
+            methods: METHODS.iter().map(|_| Counts::default()).collect(),
+            versions: ClientVersions::default(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        }
     }
 }
 
 /// One call under way. Dropped before its end, it counts as canceled.
 pub(crate) struct Call {
-    counts: Arc<[Counts]>,
+    counters: Arc<Counters>,
     /// `None` for a path that names no method.
     method: Option<usize>,
     began: Instant,
@@ -132,18 +154,20 @@ pub(crate) struct Call {
 
 impl Calls {
     /// A call of the method at `path` comes in.
-    pub(crate) fn start(&self, path: &str) -> Call {
+    pub(crate) fn start(&self, path: &str, headers: &HeaderMap) -> Call {
         let method = METHODS.binary_search_by(|(known, _)| (*known).cmp(path));
         let call = Call {
-            counts: Arc::clone(&self.0),
+            counters: Arc::clone(&self.0),
             method: method.ok(),
             began: Instant::now(),
         };
         if let Some(counts) = call.counts() {
             counts.started.fetch_add(1, Ordering::Relaxed);
-            if call.kind() == Some(Kind::Unary) {
-                counts.received.fetch_add(1, Ordering::Relaxed);
-            }
+            let version = headers.get(CLIENT_API_VERSION);
+            let unary = call.kind() == Some(Kind::Unary);
+            self.0
+                .versions
+                .count(version.map(|version| version.as_bytes()), unary);
         }
         call
     }
@@ -152,7 +176,7 @@ impl Calls {
     pub(crate) fn render(&self, out: &mut String) {
         let mut family = |name: &str, help: &str, of: &dyn Fn(&Counts) -> &AtomicU64| {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-            for ((path, kind), counts) in METHODS.iter().zip(self.0.iter()) {
+            for ((path, kind), counts) in METHODS.iter().zip(&self.0.methods) {
                 let labels = labels(path, *kind);
                 let value = of(counts).load(Ordering::Relaxed);
                 let _ = writeln!(out, "{name}{{{labels}}} {value}");
@@ -178,12 +202,31 @@ impl Calls {
             out,
             "# HELP {name} Total number of RPCs completed on the server, regardless of success or failure.\n# TYPE {name} counter"
         );
-        for ((path, kind), counts) in METHODS.iter().zip(self.0.iter()) {
+        for ((path, kind), counts) in METHODS.iter().zip(&self.0.methods) {
             let labels = labels(path, *kind);
             for (code, handled) in CODES.iter().zip(&counts.handled) {
                 let value = handled.load(Ordering::Relaxed);
                 let _ = writeln!(out, "{name}{{grpc_code=\"{code}\",{labels}}} {value}");
             }
+        }
+        self.0.versions.render(out);
+        for (name, what, counter) in [
+            (
+                "etcd_network_client_grpc_received_bytes_total",
+                "received from",
+                &self.0.received,
+            ),
+            (
+                "etcd_network_client_grpc_sent_bytes_total",
+                "sent to",
+                &self.0.sent,
+            ),
+        ] {
+            let value = counter.load(Ordering::Relaxed);
+            let _ = writeln!(
+                out,
+                "# HELP {name} The total number of bytes {what} grpc clients.\n# TYPE {name} counter\n{name} {value}"
+            );
         }
     }
 }
@@ -201,21 +244,30 @@ fn labels(path: &str, kind: Kind) -> String {
 
 impl Call {
     fn counts(&self) -> Option<&Counts> {
-        self.counts.get(self.method?)
+        self.counters.methods.get(self.method?)
     }
 
     fn kind(&self) -> Option<Kind> {
         self.method.map(|method| METHODS[method].1)
     }
 
+    /// Counts the messages of the request.
+    pub(crate) fn receive<B>(&self, body: B) -> Received<B> {
+        Received {
+            body,
+            counters: Arc::clone(&self.counters),
+            method: self.method,
+            messages: Messages::default(),
+        }
+    }
+
     /// The call is answered; a stream is only once its body has ended. A unary call above `slow` is logged.
-    pub(crate) fn finish(mut self, response: Response<Body>, slow: Duration) -> Response<Body> {
+    pub(crate) fn finish(mut self, response: Response<Body>, slow: Duration) -> Response<Sent> {
         // A refusal has its status in the headers.
         let status = response.headers().get("grpc-status");
         let code = status.map(|status| Code::from_bytes(status.as_bytes()));
         match (self.kind(), code) {
-            (Some(Kind::Server | Kind::Bidi), None) => stream(response, self),
-            (None, _) => response,
+            (None, _) | (Some(Kind::Server | Kind::Bidi), None) => {}
             (Some(kind), code) => {
                 let code = code.unwrap_or(Code::Ok);
                 if code == Code::Ok
@@ -225,9 +277,13 @@ impl Call {
                 }
                 self.warn_if_slow(kind, code, slow);
                 self.handled(code);
-                response
             }
         }
+        response.map(|body| Sent {
+            body,
+            call: Some(self),
+            messages: Messages::default(),
+        })
     }
 
     fn warn_if_slow(&self, kind: Kind, code: Code, slow: Duration) {
@@ -257,13 +313,78 @@ impl Drop for Call {
     }
 }
 
-/// Counts the messages of a stream as they go out, and its status in the trailers.
-fn stream(response: Response<Body>, mut call: Call) -> Response<Body> {
-    let mut messages = Messages::default();
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
+/// The body of a request, counted as it is read.
+pub(crate) struct Received<B> {
+    body: B,
+    counters: Arc<Counters>,
+    method: Option<usize>,
+    messages: Messages,
+}
+
+impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Received<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let (begun, bytes) = self.messages.count(data);
+            self.counters.received.fetch_add(bytes, Ordering::Relaxed);
+            if begun > 0
+                && let Some(counts) = self.method.and_then(|at| self.counters.methods.get(at))
+            {
+                counts.received.fetch_add(begun, Ordering::Relaxed);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, counted as it is sent; that of a stream holds its call, whose status is in the trailers.
+pub(crate) struct Sent {
+    body: Body,
+    /// `None`: not an answer of a gRPC service.
+    call: Option<Call>,
+    messages: Messages,
+}
+
+impl From<Body> for Sent {
+    fn from(body: Body) -> Self {
+        Self {
+            body,
+            call: None,
+            messages: Messages::default(),
+        }
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let (Some(Ok(frame)), Some(call)) = (&frame, &mut this.call) {
             if let Some(data) = frame.data_ref() {
-                let begun = messages.count(data);
+                let (begun, bytes) = this.messages.count(data);
+                call.counters.sent.fetch_add(bytes, Ordering::Relaxed);
                 if let Some(counts) = call.counts() {
                     counts.sent.fetch_add(begun, Ordering::Relaxed);
                 }
@@ -273,9 +394,17 @@ fn stream(response: Response<Body>, mut call: Call) -> Response<Body> {
                     status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes())),
                 );
             }
-            frame
-        }))
-    })
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Finds the messages in the bytes of a stream: a flag, a length of four bytes, and as much content.
@@ -287,12 +416,13 @@ struct Messages {
 }
 
 impl Messages {
-    /// The messages that begin in the next bytes.
-    fn count(&mut self, mut data: &[u8]) -> u64 {
-        let mut begun = 0;
+    /// The messages that begin in the next bytes, and the bytes of messages among them.
+    fn count(&mut self, mut data: &[u8]) -> (u64, u64) {
+        let (mut begun, mut content) = (0, 0);
         while !data.is_empty() {
             let skipped = self.rest.min(data.len());
             self.rest -= skipped;
+            content += skipped as u64;
             data = &data[skipped..];
             let taken = (self.prefix.len() - self.filled).min(data.len());
             self.prefix[self.filled..self.filled + taken].copy_from_slice(&data[..taken]);
@@ -305,7 +435,7 @@ impl Messages {
                 begun += 1;
             }
         }
-        begun
+        (begun, content)
     }
 }
 
@@ -329,11 +459,13 @@ mod tests {
         let calls = Calls::default();
         let path = "/etcdserverpb.KV/Put";
         let slow = Duration::from_secs(1);
-        calls.start(path).finish(Response::new(Body::empty()), slow);
+        let none = HeaderMap::new();
+        let start = |path| calls.start(path, &none);
+        start(path).finish(Response::new(Body::empty()), slow);
         let refused = tonic::Status::resource_exhausted("full").into_http();
-        calls.start(path).finish(refused, slow);
-        drop(calls.start(path));
-        drop(calls.start("/no.Such/Method"));
+        start(path).finish(refused, slow);
+        drop(start(path));
+        drop(start("/no.Such/Method"));
         let text = render(&calls);
         let labels = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
         for code in ["OK", "ResourceExhausted", "Canceled"] {
@@ -349,8 +481,13 @@ mod tests {
         let bytes = [0, 0, 0, 0, 2, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7];
         for cut in 1..bytes.len() {
             let mut messages = Messages::default();
-            let begun: u64 = bytes.chunks(cut).map(|part| messages.count(part)).sum();
-            assert_eq!(begun, 3, "in parts of {cut}");
+            let (mut begun, mut content) = (0, 0);
+            for part in bytes.chunks(cut) {
+                let (messages, bytes) = messages.count(part);
+                begun += messages;
+                content += bytes;
+            }
+            assert_eq!((begun, content), (3, 3), "in parts of {cut}");
         }
     }
 }

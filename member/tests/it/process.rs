@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 pub(crate) const MEMBER: &str = env!("CARGO_BIN_EXE_member");
 pub(crate) const ETCD: &str = "/usr/bin/etcd";
+pub(crate) const ETCD_3_5: &str = "/usr/local/lib/etcd-3.5.1/etcd";
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -210,11 +211,8 @@ pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
+    // The older version: its answers do not come in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut response = String::new();
     stream.read_to_string(&mut response).ok()?;
     response

@@ -495,7 +495,7 @@ fn flags_that_are_not_honoured_are_refused_by_name() {
     for flag in [
         "--auto-tls",
         "--discovery=http://127.0.0.1:1/x",
-        "--corrupt-check-time=1h",
+        "--experimental-memory-mlock",
         "--enable-v2",
     ] {
         let mut server = Server::single(MEMBER, &[flag]);

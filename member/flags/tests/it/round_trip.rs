@@ -34,6 +34,11 @@ fn value(def: &'static FlagDef) -> BoxedStrategy<String> {
         ("logger", _) => words(&["zap"]),
         ("log-format", _) => words(&["json", "console"]),
         ("log-level", _) => words(&["debug", "info", "warn", "error", "dpanic", "panic", "fatal"]),
+        ("feature-gates", _) => words(&[
+            "",
+            "InitialCorruptCheck=true",
+            "CompactHashCheck=true,InitialCorruptCheck=false",
+        ]),
         ("log-outputs", _) => prop_oneof![
             Just("default".to_owned()),
             prop::collection::vec(

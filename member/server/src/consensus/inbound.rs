@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::snapshot::Receiving;
 use super::{Consensus, Refused, wire};
+use crate::corruption;
 use crate::engine::Engine;
 
 /// Notes that a leader was heard now.
@@ -119,6 +120,11 @@ impl<E: Engine> Consensus<E> {
                         || self.has_replicated_to(request.id),
                 })
             }
+            Call::Hash(request) => {
+                let store = self.replica.store();
+                let hash = tokio::task::spawn_blocking(move || store.hash_kv(request.revision));
+                Answer::Hash(corruption::answer(hash.await.map_err(io::Error::other)?)?)
+            }
             Call::Lease(_) => return Err(io::Error::other("leases are none of consensus's")),
             Call::Membership(request) => Answer::Membership(self.change_for_peer(request).await),
             Call::Removed(notice) => {
@@ -162,11 +168,16 @@ impl<E: Engine> Consensus<E> {
         }
     }
 
-    /// Receives and installs a checkpoint.
+    /// Receives and installs a checkpoint of the member `from`.
     pub(crate) async fn receive_snapshot(
         self: Arc<Self>,
+        from: u64,
         mut chunks: impl Stream<Item = io::Result<SnapshotChunk>> + Send + Unpin,
     ) -> io::Result<SnapshotResponse> {
+        let began = Instant::now();
+        let metrics = Arc::clone(&self.replica.metrics);
+        let peer = metrics.peers.of(from);
+        let transfer = peer.snapshots_in.begin();
         let first = chunks.next().await.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "snapshot stream is empty")
         })??;
@@ -183,6 +194,8 @@ impl<E: Engine> Consensus<E> {
         let (vote, snapshot) = tokio::task::spawn_blocking(move || receiving.finish())
             .await
             .map_err(io::Error::other)??;
+        metrics.snapshot_saved.observe(began.elapsed());
+        transfer.done();
         tracing::info!(meta = %snapshot.meta, "received a snapshot");
         let response = self
             .raft

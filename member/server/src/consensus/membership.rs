@@ -175,9 +175,17 @@ impl<E: Engine> Consensus<E> {
         again: bool,
     ) -> Result<Option<u64>, Refusal> {
         let patience = CHANGE_PATIENCE + 2 * self.election_timeout;
-        tokio::time::timeout(patience, self.change_in_turn(change, again))
+        let made = tokio::time::timeout(patience, self.change_in_turn(change, again))
             .await
-            .unwrap_or(Err(Refusal::Unknown))
+            .unwrap_or(Err(Refusal::Unknown));
+        if let Change::Promote(_) = change {
+            let metrics = &self.replica.metrics;
+            match &made {
+                Ok(_) => metrics.promotions.one(),
+                Err(refusal) => metrics.refused_promotions.failed(&refusal.to_string()),
+            }
+        }
+        made
     }
 
     async fn change_in_turn(&self, change: &Change, again: bool) -> Result<Option<u64>, Refusal> {
@@ -319,7 +327,7 @@ impl<E: Engine> Consensus<E> {
 
     /// Tells a member that it was removed, until it hears or has had time to find out.
     pub(super) fn tell_removed(&self, id: u64, peer_urls: &[String]) {
-        let link = self.links.detached(peer_urls);
+        let link = self.links.detached(id, peer_urls);
         let patience = self.election_timeout;
         self.links.spawn(async move {
             let notice = Call::Removed(peerpb::RemovedNotice { id });

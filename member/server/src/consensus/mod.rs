@@ -30,8 +30,8 @@ use crate::removal::Removals;
 use crate::replica::Replica;
 pub use founding::Founding;
 pub(crate) use membership::{Change, Refusal, force_new_cluster};
-pub(crate) use state_machine::membership_urls;
 use state_machine::{Departed, StateMachine};
+pub(crate) use state_machine::{membership_urls, stored_members};
 
 /// How consensus is timed and when the log is cut; all from flags.
 #[derive(Clone, Debug)]
@@ -137,7 +137,8 @@ impl<E: Engine> Consensus<E> {
             departing,
         )
         .map_err(|e| Stopped(e.to_string()))?;
-        let network = network::Network::new(Arc::clone(&links), settings.election_timeout);
+        let network =
+            network::Network::new(Arc::clone(&links), Arc::clone(&replica.metrics), settings);
         let raft = Raft::new(id, config, network, log, machine)
             .await
             .map_err(|e| Stopped(e.to_string()))?;

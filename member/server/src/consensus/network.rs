@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
@@ -22,8 +22,10 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 
+use super::Settings;
 use super::snapshot::{self, Checkpoint};
 use super::wire::{self, WireError};
+use crate::metrics::Metrics;
 use crate::peer::link::{Link, LinkError};
 use crate::peer::links::Links;
 
@@ -32,14 +34,18 @@ type C = TypeConfig;
 /// Makes the outgoing side of a member's links.
 pub(super) struct Network {
     links: Arc<Links>,
+    metrics: Arc<Metrics>,
     election_timeout: Duration,
+    heartbeat: Duration,
 }
 
 impl Network {
-    pub(super) fn new(links: Arc<Links>, election_timeout: Duration) -> Self {
+    pub(super) fn new(links: Arc<Links>, metrics: Arc<Metrics>, settings: &Settings) -> Self {
         Self {
             links,
-            election_timeout,
+            metrics,
+            election_timeout: settings.election_timeout,
+            heartbeat: settings.heartbeat,
         }
     }
 
@@ -50,6 +56,9 @@ impl Network {
             peer_urls: node.peer_urls.clone(),
             lane,
             patience: self.election_timeout,
+            metrics: Arc::clone(&self.metrics),
+            heartbeat: self.heartbeat,
+            last_heartbeat: None,
         }
     }
 }
@@ -83,6 +92,10 @@ pub(super) struct PeerNetwork {
     peer_urls: Vec<String>,
     lane: Lane,
     patience: Duration,
+    metrics: Arc<Metrics>,
+    heartbeat: Duration,
+    /// When the last heartbeat began to be sent; openraft gives each up after one interval.
+    last_heartbeat: Option<Instant>,
 }
 
 impl From<LinkError> for RPCError<C> {
@@ -104,6 +117,23 @@ impl PeerNetwork {
         self.links
             .known(self.target)
             .unwrap_or_else(|| self.links.to(self.target, &self.peer_urls))
+    }
+
+    /// A heartbeat begins; as etcd, it is late after two intervals.
+    fn note_heartbeat(&mut self) {
+        let now = Instant::now();
+        let last = self.last_heartbeat.replace(now);
+        if let Some(last) = last
+            && now - last > 2 * self.heartbeat
+        {
+            self.metrics.late_heartbeats.one();
+            tracing::warn!(
+                to = %format_args!("{:x}", self.target),
+                "heartbeat-interval" = ?self.heartbeat,
+                "exceeded-duration" = ?(now - last - 2 * self.heartbeat),
+                "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+            );
+        }
     }
 
     async fn heartbeat(
@@ -141,6 +171,7 @@ impl NetStreamAppend<C> for PeerNetwork {
     {
         match self.lane {
             Lane::Control => {
+                self.note_heartbeat();
                 let (link, patience) = (self.link(), self.patience);
                 let responses = input.then(move |request| {
                     let link = link.clone();
@@ -220,11 +251,14 @@ impl NetSnapshot<C> for PeerNetwork {
         let io = |e: io::Error| StreamingError::Network(NetworkError::new(&e));
         let chunks = snapshot::chunks(&vote, snapshot).map_err(io)?;
         let link = self.link();
+        let peer = self.metrics.peers.of(self.target);
+        let transfer = peer.snapshots_out.begin();
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = link.snapshot(chunks) => {
                 let response = sent.map_err(|status| StreamingError::Unreachable(Unreachable::new(&status)))?;
                 let vote = wire::vote_in(response.vote).map_err(|e| StreamingError::Network(NetworkError::new(&e)))?;
+                transfer.done();
                 Ok(SnapshotResponse::new(vote))
             }
         }

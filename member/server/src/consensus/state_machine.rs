@@ -18,6 +18,7 @@ use super::snapshot::Checkpoint;
 use super::wire;
 use crate::engine::Engine;
 use crate::leases::LeaseChange;
+use crate::metrics::Run;
 use crate::proposals::{Outcome, Proposals};
 use crate::removal::{self, Removals};
 use crate::replica::Replica;
@@ -175,6 +176,8 @@ impl<E: Engine> StateMachine<E> {
         if self.replica.feed.wanted() {
             applier.collect_events();
         }
+        let metrics = Arc::clone(&self.replica.metrics);
+        let mut run = Run::new(&metrics.applies, began);
         let count = entries.len() as u64;
         self.unflushed.entries += count;
         for (entry, command) in entries {
@@ -202,7 +205,9 @@ impl<E: Engine> StateMachine<E> {
                 (_, None) => fatal(applier.apply(position, None, false))?,
                 (_, Some(command)) => {
                     let waiter = self.proposals.take(command.id);
+                    run.next(command.op.as_ref());
                     let answer = applier.apply(position, Some(&command), waiter.is_some());
+                    run.applied(answer.is_ok());
                     if let Err(error) = &answer
                         && error.is_fatal()
                     {
@@ -213,7 +218,7 @@ impl<E: Engine> StateMachine<E> {
                     }
                     if let (Ok(_), Some(op)) = (&answer, &command.op) {
                         grown |= op.cost() > 0;
-                        self.replica.metrics.applied(op);
+                        metrics.applied(op);
                         if let Op::Auth(op) = op {
                             self.replica.tokens.observe(op, position.index);
                         }
@@ -227,6 +232,7 @@ impl<E: Engine> StateMachine<E> {
         }
         let (after, events) = (applier.revision(), applier.take_events());
         let committing = Instant::now();
+        run.end(committing);
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
         self.replica.feed.publish(before, after, events);
@@ -234,9 +240,7 @@ impl<E: Engine> StateMachine<E> {
         if !departed.is_empty() {
             self.removals.set(self.removed.clone());
         }
-        self.replica
-            .metrics
-            .applied_batch(began, committing, count, last);
+        metrics.applied_batch(began, committing, count, last);
         self.replica.publish(last + 1);
         for (id, urls) in departed {
             tracing::info!("removed-remote-peer-id" = %format_args!("{id:x}"), "removed member");
@@ -308,6 +312,17 @@ pub(crate) fn membership_urls<B: Backend>(
         .map(|peer| peer.peer_urls.clone()))
 }
 
+/// The members as of the last applied change, with their peer URLs.
+pub(crate) fn stored_members<B: Backend>(
+    store: &member_state::Store<B>,
+) -> io::Result<Vec<(u64, Vec<String>)>> {
+    let stored = membership_of(store)?;
+    Ok(stored
+        .nodes()
+        .map(|(id, peer)| (*id, peer.peer_urls.clone()))
+        .collect())
+}
+
 impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
     type SnapshotData = Checkpoint;
     type SnapshotBuilder = Builder<E>;
@@ -353,6 +368,8 @@ impl<E: Engine> RaftStateMachine<C> for StateMachine<E> {
         meta: &SnapshotMetaOf<C>,
         snapshot: Checkpoint,
     ) -> Result<(), io::Error> {
+        let metrics = Arc::clone(&self.replica.metrics);
+        let _installing = metrics.installing_snapshot.during();
         let replica = Arc::clone(&self.replica);
         blocking(move || {
             let backend = replica.engine().replace(snapshot.dir()?)?;

@@ -7,6 +7,7 @@ mod rows;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use member_bolt::{Plan, WriteError};
 use member_proto::etcdserverpb as pb;
@@ -15,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::metrics::Metrics;
 use chunks::{Chunks, Sender};
 use rows::Rows;
 
@@ -38,6 +40,7 @@ pub(crate) struct Cluster {
 pub(crate) fn stream<B: Backend + 'static>(
     store: Arc<Store<B>>,
     cluster: Cluster,
+    metrics: Arc<Metrics>,
 ) -> ReceiverStream<Result<pb::SnapshotResponse, Status>> {
     let (chunks, receiver) = mpsc::channel(CHUNKS_AHEAD);
     tokio::spawn(async move {
@@ -47,16 +50,18 @@ pub(crate) fn stream<B: Backend + 'static>(
             () = chunks.closed() => return,
         };
         // The client may go away; it is the walk that notices.
-        let _ = tokio::task::spawn_blocking(move || send(&store, &cluster, &chunks)).await;
+        let _ =
+            tokio::task::spawn_blocking(move || send(&store, &cluster, &chunks, &metrics)).await;
         drop(turn);
     });
     ReceiverStream::new(receiver)
 }
 
 /// Blocks as long as the client takes.
-fn send<B: Backend>(store: &Store<B>, cluster: &Cluster, chunks: &Chunks) {
+fn send<B: Backend>(store: &Store<B>, cluster: &Cluster, chunks: &Chunks, metrics: &Metrics) {
+    let began = Instant::now();
     match file(store, cluster, chunks) {
-        Ok(()) => {}
+        Ok(()) => metrics.snapshot.observe(began.elapsed()),
         Err(WriteError::Output(_)) if chunks.is_closed() => {
             tracing::info!("a client went away before it had the whole snapshot");
         }

@@ -1,6 +1,7 @@
 //! The KV service.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::kv_server::Kv;
@@ -31,7 +32,6 @@ impl<E: Engine> Kv for KvService<E> {
             }
             self.0.linearize().await?;
         }
-        self.0.metrics.ranged();
         let reading = self
             .0
             .begin_read(credentials, |auth, caller| {
@@ -39,6 +39,7 @@ impl<E: Engine> Kv for KvService<E> {
             })
             .await?;
         let store = self.0.store();
+        let began = Instant::now();
         let response = if store.is_short(&range, SHORT_RANGE) {
             store.range(&range)
         } else {
@@ -46,6 +47,7 @@ impl<E: Engine> Kv for KvService<E> {
                 .await
                 .map_err(|_| mismatch())?
         };
+        self.0.metrics.ranged(began.elapsed(), response.is_ok());
         let response = response.map_err(|e| refused(&e))?;
         self.0.end_read(&reading)?;
         Ok(Response::new(convert::range_response(

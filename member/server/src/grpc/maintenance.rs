@@ -200,7 +200,11 @@ impl<E: Engine> Maintenance for MaintenanceService<E> {
             members: self.0.members().map_err(|error| refused(&error))?,
             version: CLUSTER_VERSION.to_owned(),
         };
-        Ok(Response::new(Box::pin(export::stream(store, cluster))))
+        Ok(Response::new(Box::pin(export::stream(
+            store,
+            cluster,
+            Arc::clone(&self.0.metrics),
+        ))))
     }
 
     async fn move_leader(

@@ -19,6 +19,8 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::line::Line;
+use crate::metrics::Peer;
 use crate::proposals::Proposals;
 use crate::removal::Removals;
 
@@ -93,7 +95,8 @@ impl Introduction {
 /// The way to one other member; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Link {
-    bulk: PeerClient<Channel>,
+    bulk: PeerClient<Line>,
+    peer: Arc<Peer>,
     introduction: Introduction,
     control: mpsc::Sender<ControlCall>,
     forward: mpsc::Sender<(u64, Forwarded)>,
@@ -105,13 +108,14 @@ impl Link {
     pub(crate) fn new(
         bulk: Channel,
         control: Channel,
+        peer: Arc<Peer>,
         introduction: Introduction,
         proposals: Arc<Proposals>,
         removals: Arc<Removals>,
         tasks: &TaskTracker,
     ) -> Self {
         let client = |channel| {
-            PeerClient::new(channel)
+            PeerClient::new(Line::new(channel, Arc::clone(&peer)))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
@@ -133,6 +137,7 @@ impl Link {
         ));
         Self {
             bulk,
+            peer,
             introduction,
             control: control_calls,
             forward,
@@ -150,9 +155,15 @@ impl Link {
                 .map_err(|_| LinkError::Interrupted)?;
             answered.await.map_err(|_| LinkError::Interrupted)?
         };
-        tokio::time::timeout(patience, exchange)
+        let answer = tokio::time::timeout(patience, exchange)
             .await
-            .map_err(|_| LinkError::TimedOut(patience))?
+            .unwrap_or(Err(LinkError::TimedOut(patience)));
+        if let Err(LinkError::Unreachable(_) | LinkError::Interrupted | LinkError::TimedOut(_)) =
+            answer
+        {
+            self.peer.send_failed();
+        }
+        answer
     }
 
     /// Passes a write on, to be proposed by the peer in `term` or not at all.
@@ -174,7 +185,10 @@ impl Link {
             .clone()
             .append(self.introduction.sign(requests))
             .await
-            .inspect_err(|status| self.removals.tell_by(status))?;
+            .inspect_err(|status| {
+                self.peer.send_failed();
+                self.removals.tell_by(status);
+            })?;
         Ok(responses.into_inner())
     }
 
@@ -187,14 +201,15 @@ impl Link {
             .bulk
             .clone()
             .snapshot(self.introduction.sign(chunks))
-            .await?
+            .await
+            .inspect_err(|_| self.peer.send_failed())?
             .into_inner())
     }
 }
 
 /// Serves the small calls: opens the stream when there is a call and none is open.
 async fn run_control(
-    client: PeerClient<Channel>,
+    client: PeerClient<Line>,
     introduction: Introduction,
     mut calls: mpsc::Receiver<ControlCall>,
     removals: Arc<Removals>,
@@ -280,7 +295,7 @@ async fn control_session(
 
 /// Passes writes on in batches of what waits, in order.
 async fn run_forward(
-    client: PeerClient<Channel>,
+    client: PeerClient<Line>,
     introduction: Introduction,
     mut queue: mpsc::Receiver<(u64, Forwarded)>,
     proposals: Arc<Proposals>,

@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::link::{Introduction, Link};
 use crate::consensus::Node;
+use crate::metrics::Peers;
 use crate::proposals::Proposals;
 use crate::removal::Removals;
 use crate::tls::{PeerConnector, Transport};
@@ -22,6 +23,7 @@ pub(crate) struct Links {
     election_timeout: Duration,
     proposals: Arc<Proposals>,
     removals: Arc<Removals>,
+    peers: Arc<Peers>,
     tasks: TaskTracker,
     links: Mutex<HashMap<u64, (Vec<String>, Link)>>,
 }
@@ -33,6 +35,7 @@ impl Links {
         election_timeout: Duration,
         proposals: Arc<Proposals>,
         removals: Arc<Removals>,
+        peers: Arc<Peers>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
@@ -41,6 +44,7 @@ impl Links {
             election_timeout,
             proposals,
             removals,
+            peers,
             tasks,
             links: Mutex::default(),
         }
@@ -54,7 +58,7 @@ impl Links {
         {
             return link.clone();
         }
-        let link = self.detached(peer_urls);
+        let link = self.detached(member, peer_urls);
         links.insert(member, (peer_urls.to_vec(), link.clone()));
         link
     }
@@ -66,10 +70,11 @@ impl Links {
     }
 
     /// A link of its own, which nobody else uses.
-    pub(crate) fn detached(&self, peer_urls: &[String]) -> Link {
+    pub(crate) fn detached(&self, member: u64, peer_urls: &[String]) -> Link {
         Link::new(
             self.channel(peer_urls),
             self.channel(peer_urls),
+            self.peers.of(member),
             self.introduction.clone(),
             Arc::clone(&self.proposals),
             Arc::clone(&self.removals),

@@ -2,6 +2,7 @@
 //!
 //! Knows the wire, not consensus: openraft's types stop at [`crate::consensus`].
 
+mod line;
 pub(crate) mod link;
 pub(crate) mod links;
 pub(crate) mod service;

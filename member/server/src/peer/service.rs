@@ -153,11 +153,12 @@ impl<E: Engine> Peer for PeerService<E> {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotResponse>, Status> {
+        let from = sender(&request).unwrap_or_default();
         let chunks = self
             .admit(request)?
             .map(|chunk| chunk.map_err(std::io::Error::other));
         let response = Arc::clone(&self.consensus)
-            .receive_snapshot(chunks)
+            .receive_snapshot(from, chunks)
             .await
             .map_err(|error| {
                 tracing::warn!(%error, "cannot install a snapshot");
