@@ -3,9 +3,11 @@
 mod architecture;
 mod auth;
 mod bolt;
+mod client;
 mod cluster;
 mod differential;
 mod etcdctl;
+mod fuzz;
 mod gateway;
 mod lease;
 mod lock;
