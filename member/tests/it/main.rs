@@ -3,10 +3,12 @@
 mod architecture;
 mod auth;
 mod bolt;
+mod client;
 mod cluster;
 mod corruption;
 mod differential;
 mod etcdctl;
+mod fuzz;
 mod gateway;
 mod lease;
 mod lock;
