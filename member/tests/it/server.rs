@@ -9,8 +9,6 @@ use member_proto::etcdserverpb::kv_client::KvClient;
 use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use pb::request_op::Request;
 
-use member_proto::etcdserverpb as pb;
-
 use crate::process::{
     ETCD, MEMBER, Server, etcdctl, free_ports, http_get, readable_by_others, wait_until,
 };

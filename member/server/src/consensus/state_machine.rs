@@ -18,7 +18,7 @@ use super::snapshot::Checkpoint;
 use super::wire;
 use crate::engine::Engine;
 use crate::leases::LeaseChange;
-use crate::metrics::Run;
+use crate::metrics::ApplyTimer;
 use crate::proposals::{Outcome, Proposals};
 use crate::removal::{self, Removals};
 use crate::replica::Replica;
@@ -177,7 +177,7 @@ impl<E: Engine> StateMachine<E> {
             applier.collect_events();
         }
         let metrics = Arc::clone(&self.replica.metrics);
-        let mut run = Run::new(&metrics.applies, began);
+        let mut timer = ApplyTimer::new(&metrics.applies, began);
         let count = entries.len() as u64;
         self.unflushed.entries += count;
         for (entry, command) in entries {
@@ -205,9 +205,9 @@ impl<E: Engine> StateMachine<E> {
                 (_, None) => fatal(applier.apply(position, None, false))?,
                 (_, Some(command)) => {
                     let waiter = self.proposals.take(command.id);
-                    run.next(command.op.as_ref());
+                    timer.next(command.op.as_ref());
                     let answer = applier.apply(position, Some(&command), waiter.is_some());
-                    run.applied(answer.is_ok());
+                    timer.applied(answer.is_ok());
                     if let Err(error) = &answer
                         && error.is_fatal()
                     {
@@ -232,7 +232,7 @@ impl<E: Engine> StateMachine<E> {
         }
         let (after, events) = (applier.revision(), applier.take_events());
         let committing = Instant::now();
-        run.end(committing);
+        timer.end(committing);
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
         self.replica.feed.publish(before, after, events);

@@ -107,7 +107,7 @@ impl Applies {
 }
 
 /// Commands of one kind that follow each other.
-pub(crate) struct Run<'a> {
+pub(crate) struct ApplyTimer<'a> {
     applies: &'a Applies,
     began: Instant,
     kind: usize,
@@ -115,7 +115,7 @@ pub(crate) struct Run<'a> {
     counts: [u64; 2],
 }
 
-impl<'a> Run<'a> {
+impl<'a> ApplyTimer<'a> {
     /// A batch begins.
     pub(crate) fn new(applies: &'a Applies, began: Instant) -> Self {
         Self {
@@ -170,7 +170,7 @@ mod tests {
     fn runs_of_one_kind_share_their_time() {
         let applies = Applies::default();
         let start = Instant::now();
-        let mut run = Run::new(&applies, start);
+        let mut run = ApplyTimer::new(&applies, start);
         let put = Op::Put(Put::default());
         for done in [true, true, false, true] {
             run.next(Some(&put));

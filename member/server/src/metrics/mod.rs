@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use member_flags::format_duration;
 use member_state::{Op, Put, Txn, TxnRequest};
 
-pub(crate) use applies::{Applies, Run};
+pub(crate) use applies::{Applies, ApplyTimer};
 pub(crate) use clients::ClientVersions;
 pub(crate) use histogram::Histogram;
 pub(crate) use peers::{Counted, Peer, Peers, Way};
