@@ -149,7 +149,7 @@ fn exercise(server: &Server) {
     let lease = granted.split(' ').nth(1).expect("an id");
     run(&["lease", "keep-alive", "--once", lease]);
     run(&["lease", "revoke", lease]);
-    run(&["compact", "2"]);
+    run(&["compact", "2", "--physical"]);
     run(&["defrag"]);
     run(&["endpoint", "hashkv"]);
     let dir = tempfile::TempDir::new().expect("a directory");

@@ -62,8 +62,8 @@ impl Histogram {
     }
 
     fn scaled(&self, duration: Duration) -> f64 {
-        let seconds = duration.as_secs_f64();
-        if self.millis { seconds * 1e3 } else { seconds }
+        // One division of whole numbers, so that a bound is the nearest number to what Go prints.
+        duration.as_nanos() as f64 / if self.millis { 1e6 } else { 1e9 }
     }
 
     /// The lines of one family, whose labels are `labels`, each followed by a comma.
@@ -106,6 +106,7 @@ mod tests {
         for line in [
             "x_bucket{To=\"a\",le=\"0.0001\"} 0\n",
             "x_bucket{To=\"a\",le=\"0.0002\"} 3\n",
+            "x_bucket{To=\"a\",le=\"1.6384\"} 3\n",
             "x_bucket{To=\"a\",le=\"52.4288\"} 3\n",
             "x_bucket{To=\"a\",le=\"+Inf\"} 3\n",
             "x_count{To=\"a\"} 3\n",
