@@ -328,6 +328,7 @@ impl<E: Engine> Node<E> {
     pub(crate) async fn compact(&self) {
         // Of the compaction that is under way.
         let mut first = None;
+        let mut at_start = true;
         loop {
             let began = Instant::now();
             match self.store().compact_step(self.compaction_pace.step) {
@@ -339,7 +340,7 @@ impl<E: Engine> Node<E> {
                 Ok(CompactProgress::Done { revision, removed }) => {
                     let known = *self.compacted.borrow();
                     // At the start there is mostly nothing to take up.
-                    if first.is_some() || removed > 0 || (known >= 0 && revision > known) {
+                    if first.is_some() || removed > 0 || (!at_start && revision > known) {
                         self.metrics.compacted(removed, began.elapsed());
                         self.metrics
                             .compaction_done(first.take().unwrap_or(began).elapsed());
@@ -347,6 +348,7 @@ impl<E: Engine> Node<E> {
                     if removed > 0 {
                         tracing::info!(revision, "finished scheduled compaction");
                     }
+                    at_start = false;
                     self.compacted.send_replace(revision);
                     self.replica.compaction.notified().await;
                 }
