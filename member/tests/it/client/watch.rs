@@ -166,8 +166,11 @@ async fn a_large_revision_comes_whole_when_split_into_fragments() -> Result<(), 
             .collect();
         Txn::new().and_then(ops)
     };
-    client.txn(put(&value)).await?;
+    let first = client.txn(put(&value)).await?;
+    let first = first.header().expect("a header").revision();
+    // From there on: the member that is asked may not have applied the first one yet.
     let options = WatchOptions::new().with_prefix().with_prev_key();
+    let options = options.with_start_revision(first + 1);
     let mut stream = client.watch("w/", Some(options.with_fragment())).await?;
     created(&mut stream).await;
     let answer = client.txn(put(&value)).await?;
