@@ -95,11 +95,7 @@ impl<E: Engine> Writer<E> {
         if self.is_behind(id) {
             return Err(WriteError::TooManyRequests);
         }
-        let command = Command {
-            user: caller.user,
-            auth_revision: caller.revision,
-            ..Command::new(id, op)
-        };
+        let command = Command::new(id, op).by(caller);
         let encoded = command.encode();
         if encoded.len() > self.max_request_bytes {
             return Err(WriteError::TooLarge);
@@ -120,12 +116,7 @@ impl<E: Engine> Writer<E> {
 
     /// Proposes `op` here in the member's own name, as the leader of `term`, or not at all; waits for its effect.
     pub(crate) async fn write_in(&self, term: u64, op: Op) -> Result<Response, WriteError> {
-        let caller = Caller::member();
-        let command = Command {
-            user: caller.user,
-            auth_revision: caller.revision,
-            ..Command::new(self.proposals.next_id(), op)
-        };
+        let command = Command::new(self.proposals.next_id(), op).by(Caller::member());
         let encoded = command.encode();
         let mut pending = self.proposals.register(command.id, term, encoded.len());
         self.consensus

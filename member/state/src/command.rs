@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::auth::AuthOp;
+use crate::auth::{AuthOp, Caller};
 
 /// One replicated operation.
 #[derive(Clone, PartialEq, Message)]
@@ -101,6 +101,16 @@ impl Command {
             id,
             op: Some(op),
             ..Command::default()
+        }
+    }
+
+    /// The command in a caller's name.
+    #[must_use]
+    pub fn by(self, caller: Caller) -> Self {
+        Command {
+            user: caller.user,
+            auth_revision: caller.revision,
+            ..self
         }
     }
 

@@ -135,6 +135,29 @@ type Opened<'s, 't, B> = (
     Result<(Scan<'s, B>, Option<Shortcut<'s, B>>), Error>,
 );
 
+/// What the opened reads of the branch that counts say.
+fn answer_branch<B: Backend>(
+    opened: Vec<Opened<'_, '_, B>>,
+    succeeded: bool,
+    current: i64,
+) -> Result<TxnResponse, Error> {
+    let opened: Vec<_> = opened
+        .into_iter()
+        .map(|(range, opened)| opened.map(|opened| (range, opened)))
+        .collect::<Result<_, Error>>()?;
+    let responses = opened
+        .into_iter()
+        .map(|(range, (scan, shortcut))| {
+            read::collect(scan, shortcut, range, current).map(Response::Range)
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(TxnResponse {
+        revision: current,
+        succeeded,
+        responses,
+    })
+}
+
 /// The key-value state of a member. Shared by reference: reads from many threads, one applier.
 #[derive(Debug)]
 pub struct Store<B> {
@@ -418,26 +441,9 @@ impl<B: Backend> Store<B> {
         let current = state.revision;
         let path = Path::choose(view, txn, current, state.compacted)?;
         let (succeeded, ops) = path.walk().enter(txn);
-        let mut opened = Vec::with_capacity(ops.len());
-        for op in ops {
-            if let Some(TxnRequest::Range(range)) = &op.request {
-                let at = read::resolve(range.revision, current, state.compacted)?;
-                let keys = Keys::new(&range.key, &range.range_end);
-                opened.push((range, self.open_read(range, &keys, at, current)?));
-            }
-        }
+        let opened = self.open_branch(ops, &state);
         drop(state);
-        let responses = opened
-            .into_iter()
-            .map(|(range, (scan, shortcut))| {
-                read::collect(scan, shortcut, range, current).map(Response::Range)
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(TxnResponse {
-            revision: current,
-            succeeded,
-            responses,
-        })
+        answer_branch(opened, succeeded, current)
     }
 
     /// A transaction whose compares may walk over every key: nobody may have to wait for that, so what both branches
@@ -461,21 +467,7 @@ impl<B: Backend> Store<B> {
             }
         }
         let chosen = if succeeded { success } else { failure };
-        let opened: Vec<_> = chosen
-            .into_iter()
-            .map(|(range, opened)| opened.map(|opened| (range, opened)))
-            .collect::<Result<_, Error>>()?;
-        let responses = opened
-            .into_iter()
-            .map(|(range, (scan, shortcut))| {
-                read::collect(scan, shortcut, range, current).map(Response::Range)
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(TxnResponse {
-            revision: current,
-            succeeded,
-            responses,
-        })
+        answer_branch(chosen, succeeded, current)
     }
 
     /// Opens the reads of one branch, those that must be refused too.

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::process::{ETCD, MEMBER, Server, etcdctl, free_ports, http_get, wait_until};
+use crate::process::{ETCD, MEMBER, Server, etcdctl, free_ports, wait_until};
 
 /// A lone member, running.
 fn founder(binary: &str, more: &[&str]) -> Server {
@@ -88,11 +88,6 @@ fn join(at: &Server, name: &str, more: &[&str]) -> Server {
     server
 }
 
-fn leads(server: &Server) -> bool {
-    http_get(server.client_port, "/metrics")
-        .is_some_and(|metrics| metrics.contains("etcd_server_is_leader 1\n"))
-}
-
 /// Waits for a removed member's end, which is no failure.
 fn assert_gone(server: &mut Server) {
     let status = server.wait_exit();
@@ -155,8 +150,8 @@ fn a_cluster_grows_to_five_and_shrinks_to_one_under_writes() {
     );
     while servers.len() > 1 {
         // The leader goes first each time but the last, asked of another member.
-        wait_until("a leader", || servers.iter().any(leads));
-        let Some(leader) = servers.iter().position(leads) else {
+        wait_until("a leader", || servers.iter().any(Server::leads));
+        let Some(leader) = servers.iter().position(Server::leads) else {
             continue;
         };
         let mut removed = servers.swap_remove(leader);

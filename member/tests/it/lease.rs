@@ -26,11 +26,6 @@ fn grant(endpoints: &str, ttl: &str) -> String {
     id.to_owned()
 }
 
-fn leads(server: &Server) -> bool {
-    http_get(server.client_port, "/metrics")
-        .is_some_and(|metrics| metrics.contains("\netcd_server_is_leader 1\n"))
-}
-
 #[test]
 fn every_member_grants_lists_renews_and_revokes() {
     let mut servers = three();
@@ -118,8 +113,8 @@ fn a_new_leader_prolongs_leases_and_ends_them_later() {
         &endpoints(&servers),
         &["put", "k", "v", &format!("--lease={id}")],
     );
-    wait_until("a leader", || servers.iter().any(leads));
-    let leader = servers.iter().position(leads).expect("a leader");
+    wait_until("a leader", || servers.iter().any(Server::leads));
+    let leader = servers.iter().position(Server::leads).expect("a leader");
     servers[leader].kill();
     let killed = Instant::now();
     let rest: Vec<String> = servers
@@ -142,8 +137,8 @@ fn a_new_leader_prolongs_leases_and_ends_them_later() {
 fn a_stream_of_renewals_through_a_follower_keeps_a_lease_alive() {
     let mut servers = three();
     start_all(&mut servers);
-    wait_until("a leader", || servers.iter().any(leads));
-    let follower = servers.iter().find(|server| !leads(server));
+    wait_until("a leader", || servers.iter().any(Server::leads));
+    let follower = servers.iter().find(|server| !server.leads());
     runtime().block_on(async {
         let mut clients = Clients::connect(follower.expect("a follower")).await;
         let lease = clients

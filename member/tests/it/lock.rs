@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 
 use crate::differential::runtime;
 use crate::gateway::send;
-use crate::process::{MEMBER, Server, etcdctl, http_get, wait_until};
+use crate::process::{MEMBER, Server, etcdctl, wait_until};
 use crate::server::{endpoints, start_all, three};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -198,15 +198,10 @@ fn started() -> [Server; 3] {
     servers
 }
 
-fn leads(server: &Server) -> bool {
-    http_get(server.client_port, "/metrics")
-        .is_some_and(|metrics| metrics.contains("\netcd_server_is_leader 1\n"))
-}
-
 /// Where the leader is, once there is one.
 fn leader(servers: &[Server]) -> usize {
-    wait_until("a leader", || servers.iter().any(leads));
-    servers.iter().position(leads).expect("a leader")
+    wait_until("a leader", || servers.iter().any(Server::leads));
+    servers.iter().position(Server::leads).expect("a leader")
 }
 
 #[test]

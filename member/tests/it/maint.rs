@@ -4,13 +4,6 @@ use serde_json::Value;
 
 use crate::process::{ETCD, MEMBER, Server, etcdctl, http_get, wait_until};
 
-fn started(binary: &str, more: &[&str]) -> Server {
-    let mut server = Server::single(binary, more);
-    server.start();
-    server.wait_ready();
-    server
-}
-
 fn ok(server: &Server, args: &[&str]) -> String {
     let (ok, out, err) = etcdctl(&server.endpoint(), args);
     assert!(ok, "{args:?}: {err}");
@@ -36,7 +29,7 @@ fn hash_kv(server: &Server, revision: u32) -> (u64, i64) {
 
 #[test]
 fn hashes_of_keys_are_etcds_at_every_revision_and_after_compactions() {
-    let servers = [started(ETCD, &[]), started(MEMBER, &[])];
+    let servers = [Server::started(ETCD, &[]), Server::started(MEMBER, &[])];
     let both = |args: &[&str]| {
         for server in &servers {
             ok(server, args);
@@ -74,7 +67,7 @@ fn hashes_of_keys_are_etcds_at_every_revision_and_after_compactions() {
 
 #[test]
 fn a_full_member_raises_its_alarm_and_recovers_by_compaction_and_defragmentation() {
-    let server = started(MEMBER, &["--quota-backend-bytes=16777216"]);
+    let server = Server::started(MEMBER, &["--quota-backend-bytes=16777216"]);
     // Not compressible, so that what is written is what is stored.
     let mut state = 1u64;
     let value: String = (0..100_000)
@@ -135,7 +128,7 @@ fn a_full_member_raises_its_alarm_and_recovers_by_compaction_and_defragmentation
 
 #[test]
 fn revisions_beyond_a_number_are_compacted_by_the_period() {
-    let server = started(
+    let server = Server::started(
         MEMBER,
         &[
             "--auto-compaction-mode=periodic",
@@ -157,7 +150,7 @@ fn revisions_beyond_a_number_are_compacted_by_the_period() {
 
 #[test]
 fn metrics_tell_of_calls_and_quota() {
-    let server = started(MEMBER, &["--quota-backend-bytes=1000000000"]);
+    let server = Server::started(MEMBER, &["--quota-backend-bytes=1000000000"]);
     ok(&server, &["put", "k", "v"]);
     let metrics = http_get(server.client_port, "/metrics").expect("an answer");
     for line in [

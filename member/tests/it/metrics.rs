@@ -127,13 +127,6 @@ fn value(server: &Server, line: &str) -> Option<f64> {
     value?.parse().ok()
 }
 
-fn started(binary: &str) -> Server {
-    let mut server = Server::single(binary, &[]);
-    server.start();
-    server.wait_ready();
-    server
-}
-
 /// One call of each kind that leaves a trace.
 fn exercise(server: &Server) {
     let endpoint = server.endpoint();
@@ -169,10 +162,10 @@ fn exercise(server: &Server) {
 
 #[test]
 fn names_types_labels_and_buckets_are_those_of_two_releases_of_etcd() {
-    let member = started(MEMBER);
+    let member = Server::started(MEMBER, &[]);
     exercise(&member);
     for binary in [ETCD, ETCD_3_5] {
-        let etcd = started(binary);
+        let etcd = Server::started(binary, &[]);
         exercise(&etcd);
         assert_eq!(
             differences(&metrics(&etcd), &metrics(&member)),
@@ -215,8 +208,8 @@ fn names_types_labels_and_buckets_are_those_of_two_releases_of_etcd() {
     }
     // Ids of leases differ in length, nothing else does.
     let received = "etcd_network_client_grpc_received_bytes_total";
-    let etcd = started(ETCD);
-    let member = started(MEMBER);
+    let etcd = Server::started(ETCD, &[]);
+    let member = Server::started(MEMBER, &[]);
     for server in [&etcd, &member] {
         for i in 0..5 {
             let value = "v".repeat(1000 * i + 1);

@@ -49,6 +49,14 @@ impl Server {
         Self::of_cluster(binary, "infra0", client_port, peer_port, &initial, more)
     }
 
+    /// A single-member cluster that serves.
+    pub(crate) fn started(binary: &str, more: &[&str]) -> Self {
+        let mut server = Self::single(binary, more);
+        server.start();
+        server.wait_ready();
+        server
+    }
+
     /// One member of a cluster, not started yet.
     pub(crate) fn of_cluster(
         binary: &str,
@@ -95,6 +103,12 @@ impl Server {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// Whether it says that it is the leader.
+    pub(crate) fn leads(&self) -> bool {
+        http_get(self.client_port, "/metrics")
+            .is_some_and(|metrics| metrics.contains("\netcd_server_is_leader 1\n"))
     }
 
     pub(crate) fn arg(&mut self, arg: &str) {

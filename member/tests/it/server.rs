@@ -105,12 +105,7 @@ fn ids_are_etcds() {
 fn leadership_moves_on_request_and_before_a_graceful_stop() {
     let mut servers = three();
     start_all(&mut servers);
-    let leader = || {
-        servers.iter().position(|s| {
-            http_get(s.client_port, "/metrics")
-                .is_some_and(|m| m.contains("etcd_server_is_leader 1\n"))
-        })
-    };
+    let leader = || servers.iter().position(Server::leads);
     wait_until("a leader", || leader().is_some());
     let first = leader().expect("a leader");
     let target = (first + 1) % 3;
@@ -402,11 +397,7 @@ fn a_stopped_follower_that_gets_a_snapshot_applies_nothing_twice() {
         server.arg("--snapshot-catchup-entries=10");
     }
     start_all(&mut servers);
-    let leads = |server: &Server| {
-        http_get(server.client_port, "/metrics")
-            .is_some_and(|metrics| metrics.contains("etcd_server_is_leader 1\n"))
-    };
-    let follower = (0..3).find(|i| !leads(&servers[*i])).expect("a follower");
+    let follower = (0..3).find(|i| !servers[*i].leads()).expect("a follower");
     let pause = |signal: &str| {
         let pid = servers[follower].pid().to_string();
         assert!(

@@ -11,7 +11,7 @@ use pb::watch_request::RequestUnion;
 use tokio::sync::mpsc;
 use tonic::codegen::BoxStream;
 
-use crate::process::{ETCD, MEMBER, Server, etcdctl, http_get, wait_until};
+use crate::process::{ETCD, MEMBER, Server, etcdctl, wait_until};
 use crate::server::{endpoints, start_all, three};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -249,16 +249,10 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-fn started(mut server: Server) -> Server {
-    server.start();
-    server.wait_ready();
-    server
-}
-
 #[test]
 fn responses_equal_etcds() {
-    let member = started(Server::single(MEMBER, &[]));
-    let etcd = started(Server::single(ETCD, &[]));
+    let member = Server::started(MEMBER, &[]);
+    let etcd = Server::started(ETCD, &[]);
     runtime().block_on(async {
         let (found, expected) = (run(&member).await, run(&etcd).await);
         for (found, expected) in found.iter().zip(&expected) {
@@ -272,12 +266,8 @@ fn responses_equal_etcds() {
 fn a_watch_goes_on_at_another_member_and_sees_each_event_once() {
     let mut servers = three();
     start_all(&mut servers);
-    let leads = |server: &Server| {
-        http_get(server.client_port, "/metrics")
-            .is_some_and(|metrics| metrics.contains("etcd_server_is_leader 1\n"))
-    };
-    wait_until("a leader", || servers.iter().any(leads));
-    let leader = servers.iter().position(leads).expect("a leader");
+    wait_until("a leader", || servers.iter().any(Server::leads));
+    let leader = servers.iter().position(Server::leads).expect("a leader");
     let other = (leader + 1) % 3;
     runtime().block_on(async {
         let all = || pb::WatchCreateRequest {
@@ -339,10 +329,7 @@ fn a_watch_goes_on_at_another_member_and_sees_each_event_once() {
 
 #[test]
 fn progress_and_fragments_and_a_graceful_stop() {
-    let mut member = started(Server::single(
-        MEMBER,
-        &["--watch-progress-notify-interval=100ms"],
-    ));
+    let mut member = Server::started(MEMBER, &["--watch-progress-notify-interval=100ms"]);
     runtime().block_on(async {
         let mut watching = Watching::open(&member).await;
         watching.ask(RequestUnion::CreateRequest(pb::WatchCreateRequest {
@@ -399,8 +386,8 @@ fn progress_and_fragments_and_a_graceful_stop() {
 
 #[test]
 fn etcdctl_watches_history_prefixes_and_previous_values() {
-    let member = started(Server::single(MEMBER, &[]));
-    let etcd = started(Server::single(ETCD, &[]));
+    let member = Server::started(MEMBER, &[]);
+    let etcd = Server::started(ETCD, &[]);
     let told = |server: &Server| {
         let endpoint = server.endpoint();
         for (key, value) in [("a/1", "x"), ("a/2", "y"), ("b", "z"), ("a/1", "w")] {

@@ -17,7 +17,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
 
-use super::{SHORT_RANGE, mismatch, not_written, refused};
+use super::kv::read_range;
+use super::{mismatch, not_written, refused};
 use crate::auth::Credentials;
 use crate::engine::Engine;
 use crate::node::Node;
@@ -111,24 +112,8 @@ impl<E: Engine> Caller<E> {
     /// Reads what this member has applied.
     pub(super) async fn range_here(&self, range: Range) -> Result<RangeResponse, Status> {
         validate_range(&range).map_err(|e| unknown(refused(&e)))?;
-        let reading = self
-            .node
-            .begin_read(self.credentials.clone(), |auth, caller| {
-                Ok(auth.may_read(caller, &range.key, &range.range_end)?)
-            })
-            .await
-            .map_err(unknown)?;
-        let store = self.node.store();
-        let response = if store.is_short(&range, SHORT_RANGE) {
-            store.range(&range)
-        } else {
-            tokio::task::spawn_blocking(move || store.range(&range))
-                .await
-                .map_err(|_| mismatch())?
-        };
-        let response = response.map_err(|e| unknown(refused(&e)))?;
-        self.node.end_read(&reading).map_err(unknown)?;
-        Ok(response)
+        let response = read_range(&self.node, range, self.credentials.clone());
+        response.await.map_err(unknown)
     }
 
     /// The events of a span from a revision on.

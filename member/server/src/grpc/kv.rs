@@ -6,16 +6,47 @@ use std::time::Instant;
 use member_proto::etcdserverpb as pb;
 use member_proto::etcdserverpb::kv_server::Kv;
 use member_state::{
-    Op, Response as Applied, validate_delete_range, validate_put, validate_range, validate_txn,
+    Op, Range, RangeResponse, Response as Applied, validate_delete_range, validate_put,
+    validate_range, validate_txn,
 };
 use tonic::{Request, Response, Status};
 
-use super::{SHORT_RANGE, convert, mismatch, not_for_learners, refused};
+use super::{convert, mismatch, not_for_learners, refused};
+use crate::auth::Credentials;
 use crate::engine::Engine;
 use crate::node::Node;
 
+/// Keys that a range may visit and still be read on the reactor, where heartbeats wait for it: about a millisecond.
+const SHORT_RANGE: usize = 1001;
+
 /// The KV service.
 pub(crate) struct KvService<E: Engine>(pub(crate) Arc<Node<E>>);
+
+/// Reads a validated range from what this member has applied, if the sender may see it.
+pub(super) async fn read_range<E: Engine>(
+    node: &Node<E>,
+    range: Range,
+    credentials: Option<Credentials>,
+) -> Result<RangeResponse, Status> {
+    let reading = node
+        .begin_read(credentials, |auth, caller| {
+            Ok(auth.may_read(caller, &range.key, &range.range_end)?)
+        })
+        .await?;
+    let store = node.store();
+    let began = Instant::now();
+    let response = if store.is_short(&range, SHORT_RANGE) {
+        store.range(&range)
+    } else {
+        tokio::task::spawn_blocking(move || store.range(&range))
+            .await
+            .map_err(|_| mismatch())?
+    };
+    node.metrics.ranged(began.elapsed(), response.is_ok());
+    let response = response.map_err(|e| refused(&e))?;
+    node.end_read(&reading)?;
+    Ok(response)
+}
 
 #[tonic::async_trait]
 impl<E: Engine> Kv for KvService<E> {
@@ -32,24 +63,7 @@ impl<E: Engine> Kv for KvService<E> {
             }
             self.0.linearize().await?;
         }
-        let reading = self
-            .0
-            .begin_read(credentials, |auth, caller| {
-                Ok(auth.may_read(caller, &range.key, &range.range_end)?)
-            })
-            .await?;
-        let store = self.0.store();
-        let began = Instant::now();
-        let response = if store.is_short(&range, SHORT_RANGE) {
-            store.range(&range)
-        } else {
-            tokio::task::spawn_blocking(move || store.range(&range))
-                .await
-                .map_err(|_| mismatch())?
-        };
-        self.0.metrics.ranged(began.elapsed(), response.is_ok());
-        let response = response.map_err(|e| refused(&e))?;
-        self.0.end_read(&reading)?;
+        let response = read_range(&self.0, range, credentials).await?;
         Ok(Response::new(convert::range_response(
             self.0.header(0),
             response,

@@ -28,9 +28,6 @@ use tonic::{Code, Status};
 
 use crate::write::WriteError;
 
-/// Keys that a range may visit and still be read on the reactor, where heartbeats wait for it: about a millisecond.
-const SHORT_RANGE: usize = 1001;
-
 /// etcd's code for a refusal by the state. Sources: etcd 3.6, `rpctypes/error.go`.
 fn code(error: &member_state::Error) -> Code {
     use member_state::Error;
