@@ -67,6 +67,11 @@ impl Flags {
             return Err(FlagError::AdvertiseClientMissing);
         }
         self.auto_compaction()?;
+        let persist =
+            self.lease_checkpoint_persist || self.feature_gates.lease_checkpoint_persist();
+        if persist && !self.checkpoints_leases() {
+            return Err(FlagError::LeaseCheckpointMissing);
+        }
         AuthToken::parse(&self.auth_token)?;
         Ok(())
     }

@@ -29,6 +29,11 @@ pub enum FlagError {
         /// The argument.
         arg: String,
     },
+    /// What nobody records cannot be kept.
+    #[error(
+        "setting experimental-enable-lease-checkpoint-persist requires experimental-enable-lease-checkpoint"
+    )]
+    LeaseCheckpointMissing,
     /// The last flag lacks its value.
     #[error("flag needs an argument: -{name}")]
     NeedsArgument {

@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    ClusterState, FeatureGates, FlagDef, FlagError, Group, InitialCluster, LogFormat, LogLevel,
-    LogOutput, Support, Urls, gates,
+    Allowed, ClusterState, FeatureGates, FlagDef, FlagError, Group, InitialCluster, LogFormat,
+    LogLevel, LogOutput, Support, Urls, gates,
     go::{format_duration, parse_bool, parse_duration, parse_i64, parse_u32, parse_u64},
     lookup,
 };
@@ -88,6 +88,10 @@ pub struct Flags {
     pub compact_hash_check: bool,
     /// `--experimental-initial-corrupt-check`, see [`Flags::checks_at_start`].
     pub initial_corrupt_check: bool,
+    /// `--experimental-enable-lease-checkpoint`, see [`Flags::checkpoints_leases`].
+    pub lease_checkpoint: bool,
+    /// `--experimental-enable-lease-checkpoint-persist`: always done, as since etcd 3.6.
+    pub lease_checkpoint_persist: bool,
     /// `--feature-gates`
     pub feature_gates: FeatureGates,
     /// `--warning-apply-duration`
@@ -102,6 +106,10 @@ pub struct Flags {
     pub max_concurrent_streams: u32,
     /// `--enable-grpc-gateway`
     pub enable_grpc_gateway: bool,
+    /// `--cors`: origins, such as `http://example.com:80`, whose scripts may read answers.
+    pub cors: Allowed,
+    /// `--host-whitelist`: what the Host of an HTTP request without TLS may be.
+    pub host_whitelist: Allowed,
     /// `--grpc-keepalive-interval`; zero disables.
     pub grpc_keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`; zero disables.
@@ -170,6 +178,8 @@ impl Default for Flags {
             compact_hash_check_time: Duration::from_secs(60),
             compact_hash_check: false,
             initial_corrupt_check: false,
+            lease_checkpoint: false,
+            lease_checkpoint_persist: false,
             feature_gates: FeatureGates::default(),
             warning_apply_duration: Duration::from_millis(100),
             warning_unary_request_duration: Duration::from_millis(300),
@@ -178,6 +188,8 @@ impl Default for Flags {
             max_request_bytes: 1_572_864,
             max_concurrent_streams: u32::MAX,
             enable_grpc_gateway: true,
+            cors: Allowed::default(),
+            host_whitelist: Allowed::default(),
             grpc_keepalive_interval: Duration::from_secs(2 * 60 * 60),
             grpc_keepalive_timeout: Duration::from_secs(20),
             watch_progress_notify_interval: Duration::from_secs(10 * 60),
@@ -384,6 +396,10 @@ impl Flags {
             "experimental-initial-corrupt-check" => {
                 self.initial_corrupt_check = parse_bool(value)?;
             }
+            "experimental-enable-lease-checkpoint" => self.lease_checkpoint = parse_bool(value)?,
+            "experimental-enable-lease-checkpoint-persist" => {
+                self.lease_checkpoint_persist = parse_bool(value)?;
+            }
             "feature-gates" => {
                 self.feature_gates = FeatureGates::parse(value).map_err(|fault| match fault {
                     gates::Fault::Malformed(reason) => Fault::Malformed(reason),
@@ -400,6 +416,8 @@ impl Flags {
             "max-request-bytes" => self.max_request_bytes = parse_u64(value)?,
             "max-concurrent-streams" => self.max_concurrent_streams = parse_u32(value)?,
             "enable-grpc-gateway" => self.enable_grpc_gateway = parse_bool(value)?,
+            "cors" => self.cors = Allowed::origins(value)?,
+            "host-whitelist" => self.host_whitelist = Allowed::hosts(value),
             "grpc-keepalive-interval" => self.grpc_keepalive_interval = parse_duration(value)?,
             "grpc-keepalive-timeout" => self.grpc_keepalive_timeout = parse_duration(value)?,
             "watch-progress-notify-interval" => {
@@ -459,6 +477,12 @@ impl Flags {
         self.initial_corrupt_check || self.feature_gates.initial_corrupt_check()
     }
 
+    /// Whether the leader records what is left of long leases.
+    #[must_use]
+    pub fn checkpoints_leases(&self) -> bool {
+        self.lease_checkpoint || self.feature_gates.lease_checkpoint()
+    }
+
     /// Whether the leader compares the members' keys at compacted revisions, and how often.
     #[must_use]
     pub fn checks_compactions(&self) -> Option<Duration> {
@@ -497,6 +521,8 @@ impl Flags {
             compact_hash_check_time,
             compact_hash_check,
             initial_corrupt_check,
+            lease_checkpoint,
+            lease_checkpoint_persist,
             feature_gates,
             warning_apply_duration,
             warning_unary_request_duration,
@@ -504,6 +530,8 @@ impl Flags {
             max_request_bytes,
             max_concurrent_streams,
             enable_grpc_gateway,
+            cors,
+            host_whitelist,
             grpc_keepalive_interval,
             grpc_keepalive_timeout,
             watch_progress_notify_interval,
@@ -576,6 +604,14 @@ impl Flags {
                 "experimental-initial-corrupt-check",
                 initial_corrupt_check.to_string(),
             ),
+            (
+                "experimental-enable-lease-checkpoint",
+                lease_checkpoint.to_string(),
+            ),
+            (
+                "experimental-enable-lease-checkpoint-persist",
+                lease_checkpoint_persist.to_string(),
+            ),
             ("feature-gates", feature_gates.to_string()),
             (
                 "warning-apply-duration",
@@ -589,6 +625,8 @@ impl Flags {
             ("max-request-bytes", max_request_bytes.to_string()),
             ("max-concurrent-streams", max_concurrent_streams.to_string()),
             ("enable-grpc-gateway", enable_grpc_gateway.to_string()),
+            ("cors", cors.to_string()),
+            ("host-whitelist", host_whitelist.to_string()),
             (
                 "grpc-keepalive-interval",
                 format_duration(*grpc_keepalive_interval),

@@ -6,15 +6,18 @@ use std::fmt;
 use crate::go::parse_bool;
 
 /// The gates that switch something here, with etcd's names.
-const HONOURED: [&str; 2] = ["CompactHashCheck", "InitialCorruptCheck"];
+const HONOURED: [&str; 4] = [
+    "CompactHashCheck",
+    "InitialCorruptCheck",
+    "LeaseCheckpoint",
+    "LeaseCheckpointPersist",
+];
 
 /// The other gates of etcd 3.6 to 3.7, and their defaults, which are the one value that is taken.
-const FIXED: [(&str, bool); 9] = [
+const FIXED: [(&str, bool); 7] = [
     ("AllAlpha", false),
     ("AllBeta", false),
     ("FastLeaseKeepAlive", false),
-    ("LeaseCheckpoint", false),
-    ("LeaseCheckpointPersist", false),
     ("PriorityRequest", false),
     ("SetMemberLocalAddr", false),
     ("StopGRPCServiceOnDefrag", false),
@@ -76,6 +79,14 @@ impl FeatureGates {
         self.is_on("InitialCorruptCheck")
     }
 
+    pub(crate) fn lease_checkpoint(&self) -> bool {
+        self.is_on("LeaseCheckpoint")
+    }
+
+    pub(crate) fn lease_checkpoint_persist(&self) -> bool {
+        self.is_on("LeaseCheckpointPersist")
+    }
+
     pub(crate) fn compact_hash_check(&self) -> bool {
         self.is_on("CompactHashCheck")
     }
@@ -101,7 +112,10 @@ mod tests {
         let gates = FeatureGates::parse(text).unwrap();
         assert!(gates.initial_corrupt_check() && !gates.compact_hash_check());
         let printed = gates.to_string();
-        assert_eq!(printed, "CompactHashCheck=false,InitialCorruptCheck=true");
+        assert_eq!(
+            printed,
+            "CompactHashCheck=false,InitialCorruptCheck=true,LeaseCheckpoint=false"
+        );
         assert_eq!(FeatureGates::parse(&printed).unwrap(), gates);
         assert_eq!(FeatureGates::parse("").unwrap(), FeatureGates::default());
     }

@@ -19,6 +19,7 @@
 //!                                                                └─no──────────────────────────┘
 //! ```
 
+mod access;
 mod auth;
 mod bootstrap;
 mod check;
@@ -38,6 +39,7 @@ mod url;
 mod warning;
 mod yaml;
 
+pub use access::Allowed;
 pub use auth::{AuthToken, JwtOptions};
 pub use bootstrap::{Bootstrap, ClusterState, InitialCluster, InitialMember, Resolve};
 pub use compaction::AutoCompaction;

@@ -18,7 +18,6 @@ const DOWNGRADE: &str = "cluster downgrade is not part of it yet";
 const GENERATED_CERTS: &str =
     "it generates no certificates; give it files, which `provision` makes";
 const IGNORED: &str = "no etcd of version 3 gives it a meaning; leave it out";
-const LEASES: &str = "leases are not part of it yet";
 const LISTENER: &str = "options of its sockets cannot be set yet";
 const LOG_FILES: &str = "it does not rotate its log files; use logrotate or the service manager";
 const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
@@ -176,10 +175,8 @@ pub const DEFS: &[FlagDef] = &[
         .refused(TLS_VERSIONS),
     FlagDef::new(Security, "tls-max-version", Text, "", "Highest TLS version.")
         .also(&["TLS1.3"]).refused(TLS_VERSIONS),
-    FlagDef::new(Security, "cors", List, "*", "Origins that browsers may call from.")
-        .also(&[""]).refused("origins are not checked yet"),
-    FlagDef::new(Security, "host-whitelist", List, "*", "Host names that HTTP requests may carry.")
-        .also(&[""]).refused("the names in requests are not checked yet"),
+    FlagDef::new(Security, "cors", List, "*", "Origins that browsers may call from."),
+    FlagDef::new(Security, "host-whitelist", List, "*", "Host names that HTTP requests without TLS may carry."),
     // Auth
     FlagDef::new(Auth, "auth-token", Text, "simple", "Type of authentication tokens: 'simple', or 'jwt' and its options, comma-separated."),
     FlagDef::new(Auth, "bcrypt-cost", Uint, "10", "Cost of hashing a password, from 4 to 31."),
@@ -270,10 +267,10 @@ pub const DEFS: &[FlagDef] = &[
         .until(6).refused(V2),
     FlagDef::new(Features, "experimental-backend-bbolt-freelist-type", Text, "array", "Freelist of bbolt.")
         .until(5).also(&["", "map"]).refused(BBOLT),
-    FlagDef::new(Features, "experimental-enable-lease-checkpoint", Bool, "false", "Persist the remaining time of leases.")
-        .until(7).refused(LEASES),
-    FlagDef::new(Features, "experimental-enable-lease-checkpoint-persist", Bool, "false", "Keep it over restarts.")
-        .until(7).refused(LEASES),
+    FlagDef::new(Features, "experimental-enable-lease-checkpoint", Bool, "false", "Record what is left of long leases, for the next leader.")
+        .until(7),
+    FlagDef::new(Features, "experimental-enable-lease-checkpoint-persist", Bool, "false", "Keep that over restarts, which is always done.")
+        .until(7),
     FlagDef::new(Features, "experimental-compaction-batch-limit", Int, "1000", "Revisions deleted in one step of a compaction.")
         .until(7).deprecated("compaction-batch-limit"),
     FlagDef::new(Features, "experimental-compaction-sleep-interval", Duration, "10ms", "Time between two such steps.")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tonic::body::Body;
 
@@ -20,11 +20,11 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
         "/version" | "/health" | "/livez" | "/readyz" | "/metrics" | "/debug/vars"
     );
     if !known {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        return error(StatusCode::NOT_FOUND, "404 page not found");
     }
     // etcd answers HEAD on these with 405 too.
     if request.method() != Method::GET && !matches!(path, "/metrics" | "/debug/vars") {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+        return only_get();
     }
     match path {
         "/version" => json(version(node)),
@@ -66,9 +66,7 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
 /// Answers what is not the members' own protocol on the peer port.
 pub(crate) fn respond_peer<E: Engine, B>(node: &Node<E>, request: &Request<B>) -> Response<Body> {
     match request.uri().path() {
-        "/version" | "/members" if request.method() != Method::GET => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
-        }
+        "/version" | "/members" if request.method() != Method::GET => only_get(),
         "/version" => json(version(node)),
         "/members" => match node.members() {
             Ok(members) => {
@@ -81,7 +79,7 @@ pub(crate) fn respond_peer<E: Engine, B>(node: &Node<E>, request: &Request<B>) -
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.text() + "\n"),
         },
-        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        _ => error(StatusCode::NOT_FOUND, "404 page not found"),
     }
 }
 
@@ -231,21 +229,25 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    allow_any_origin(headers);
     response
 }
 
-/// Lets the scripts of any site call, as `--cors` does without a value.
-pub(crate) fn allow_any_origin(headers: &mut HeaderMap) {
-    headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
-    headers.insert(
-        "access-control-allow-methods",
-        HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+/// The answer to another method than GET.
+fn only_get() -> Response<Body> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+/// A refusal, in the form of Go's `http.Error`.
+pub(crate) fn error(status: StatusCode, reason: &str) -> Response<Body> {
+    let mut response = text(status, format!("{reason}\n"));
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
     );
-    headers.insert(
-        "access-control-allow-headers",
-        HeaderValue::from_static("accept, content-type, authorization"),
-    );
+    response
 }
 
 /// Query parameters without escapes, which none of these has.

@@ -8,6 +8,7 @@
 //! consensus commits it, `state_machine` applies it and answers through `proposals`. A linearizable read passes
 //! `barrier` and then reads the local store; neither touches the log or the disk.
 
+mod access;
 mod auth;
 mod authority;
 mod auto_compaction;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::auth::{Callers, CallersError, SimpleTokens};
 use crate::auto_compaction;
 use crate::barrier::Barrier;
@@ -314,7 +315,10 @@ impl<E: Engine> Member<E> {
         let quota = Quota::new(flags.quota_bytes());
         let tokens = SimpleTokens::new(flags.effective_auth_token_ttl());
         let replica = open_engine()
-            .and_then(|engine| Replica::open(engine, quota, tokens, Arc::clone(&metrics)))
+            .and_then(|engine| {
+                let metrics = Arc::clone(&metrics);
+                Replica::open(engine, quota, tokens, metrics, flags.checkpoints_leases())
+            })
             .map_err(state_error)?;
         let replica = Arc::new(replica);
 
@@ -843,9 +847,10 @@ fn serve_ports<E: Engine>(
     let client_port = ClientPort::new(node, receive, flags.enable_grpc_gateway);
     for (listener, tls) in ports.client {
         let port = client_port.clone();
+        let access = Arc::new(Access::new(flags, tls.is_secure()));
         let service = move |request: Request<Incoming>| {
-            let port = port.clone();
-            async move { port.answer(request).await }
+            let (port, access) = (port.clone(), Arc::clone(&access));
+            async move { port.answer(request, &access).await }
         };
         let (tasks, stopping) = (clients.tasks.clone(), clients.stopping.clone());
         clients.tasks.spawn(listen::serve(

@@ -43,6 +43,7 @@ impl<E: Engine> Replica<E> {
         quota: Quota,
         tokens: SimpleTokens,
         metrics: Arc<Metrics>,
+        checkpoints_leases: bool,
     ) -> io::Result<Self> {
         let store = Store::open(engine.open()?).map_err(io::Error::other)?;
         let applied = store.applied().map_or(0, |position| position.index + 1);
@@ -52,7 +53,7 @@ impl<E: Engine> Replica<E> {
             applied: watch::Sender::new(applied),
             compaction: Notify::new(),
             replaced: Notify::new(),
-            leases: LeaseFeed::default(),
+            leases: LeaseFeed::new(checkpoints_leases),
             feed: Feed::default(),
             quota,
             over_quota: Notify::new(),

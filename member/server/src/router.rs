@@ -1,6 +1,7 @@
 //! Which service answers which request of a port. Paths are matched by hand: a router's tree walk and boxed layers
 //! would cost more than the services' own dispatch.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Code, Status};
 
+use crate::access::Access;
 use crate::engine::Engine;
 use crate::gateway;
 use crate::grpc::{
@@ -110,20 +112,28 @@ impl<E: Engine> ClientPort<E> {
         }
     }
 
-    pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Sent> {
+    pub(crate) async fn answer(
+        self,
+        request: Request<Incoming>,
+        access: &Access,
+    ) -> Response<Sent> {
+        let (port, request) = match self.serve(request).await {
+            Ok(response) => return response,
+            Err(unserved) => unserved,
+        };
+        let auth = port.gateway.is_some() && port.node.auth_enabled();
+        let readers = match access.admit(&request, auth) {
+            ControlFlow::Continue(readers) => readers,
+            ControlFlow::Break(answer) => return answer.map(Sent::from),
+        };
         let path = request.uri().path();
-        // A service's path begins with its package, never with a version.
         let json = path.starts_with("/v3/") || path.starts_with("/v3beta/") || path == "/v3";
-        match self.gateway {
-            Some(receive) if json => gateway::respond(self, request, receive)
-                .await
-                .map(Sent::from),
-            _ if json => plain::respond(&self.node, &request).await.map(Sent::from),
-            _ => match self.serve(request).await {
-                Ok(response) => response,
-                Err((port, request)) => plain::respond(&port.node, &request).await.map(Sent::from),
-            },
-        }
+        let mut response = match port.gateway {
+            Some(receive) if json => gateway::respond(port, request, receive).await,
+            _ => plain::respond(&port.node, &request).await,
+        };
+        readers.tell(response.headers_mut());
+        response.map(Sent::from)
     }
 
     /// Answers a gRPC request; gives back what is none.
@@ -137,15 +147,14 @@ impl<E: Engine> ClientPort<E> {
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
-        if self.node.is_learner() && is_grpc(&request) && !LEARNER_CALLS.contains(&path.as_str()) {
+        if !is_grpc(&request) {
+            return Err((self, request));
+        }
+        if self.node.is_learner() && !LEARNER_CALLS.contains(&path.as_str()) {
             return Ok(not_for_learners().into_http::<Body>().map(Sent::from));
         }
         if !is_service(service) {
-            return if is_grpc(&request) {
-                Ok(unknown(&path, false).map(Sent::from))
-            } else {
-                Err((self, request))
-            };
+            return Ok(unknown(&path, false).map(Sent::from));
         }
         let call = self.node.metrics.calls.start(&path, request.headers());
         let request = request.map(|body| call.receive(body));

@@ -258,6 +258,119 @@ fn gateway_answers_are_etcds_byte_by_byte() {
     assert!(unlike.is_empty(), "{}", unlike.join("\n"));
 }
 
+/// An answer with its headers in order and without the time; `lines` are those of the request.
+fn exchange(port: u16, lines: &[&str]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+    let request = format!("{}\r\nConnection: close\r\n\r\n", lines.join("\r\n"));
+    stream.write_all(request.as_bytes()).expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let (status, headers) = head.split_once("\r\n").expect("headers");
+    let mut headers: Vec<String> = headers
+        .lines()
+        .map(|header| header.split_once(':').expect("a header"))
+        .map(|(name, value)| format!("{}:{value}", name.to_lowercase()))
+        .filter(|header| !header.starts_with("date:"))
+        .collect();
+    headers.sort();
+    format!("{status}\n{}\n{body}", headers.join("\n"))
+}
+
+#[test]
+fn hosts_and_origins_are_let_in_as_the_flags_say() {
+    let pair = |args: &[&str]| [MEMBER, ETCD].map(|binary| Server::started(binary, args));
+    let requests = [
+        [
+            "GET /version HTTP/1.1",
+            "Host: localhost",
+            "Origin: http://a.example:80",
+        ],
+        [
+            "GET /version HTTP/1.1",
+            "Host: localhost:99",
+            "Origin: http://b.example:80",
+        ],
+        [
+            "GET /version HTTP/1.1",
+            "Host: evil.example:99",
+            "Origin: http://a.example:80",
+        ],
+        ["GET /nosuch HTTP/1.1", "Host: evil.example", "X: y"],
+        ["GET /nosuch HTTP/1.1", "Host: localhost", "X: y"],
+        [
+            "POST /version HTTP/1.1",
+            "Host: localhost",
+            "Content-Length: 0",
+        ],
+        [
+            "PUT /v3/kv/range HTTP/1.1",
+            "Host: evil.example",
+            "Content-Length: 0",
+        ],
+        [
+            "GET /v3/kv/range HTTP/1.1",
+            "Host: localhost",
+            "Origin: http://a.example:80",
+        ],
+        [
+            "OPTIONS /v3/kv/range HTTP/1.1",
+            "Host: localhost",
+            "Origin: http://a.example:80",
+        ],
+        [
+            "OPTIONS /v3/kv/range HTTP/1.1",
+            "Host: localhost",
+            "Origin: http://b.example:80",
+        ],
+        [
+            "OPTIONS /version HTTP/1.1",
+            "Host: localhost",
+            "Origin: http://a.example:80",
+        ],
+        [
+            "OPTIONS /nosuch HTTP/1.1",
+            "Host: evil.example",
+            "Origin: http://a.example:80",
+        ],
+        // A script of any site may send this without asking.
+        [
+            "POST /etcdserverpb.KV/Put HTTP/1.1",
+            "Host: evil.example",
+            "Content-Type: text/plain",
+        ],
+        [
+            "POST /etcdserverpb.KV/Put HTTP/1.1",
+            "Host: localhost",
+            "Content-Type: text/plain",
+        ],
+    ];
+    for args in [
+        &[
+            "--host-whitelist=localhost,127.0.0.1",
+            "--cors=http://a.example:80",
+        ][..],
+        &["--host-whitelist=*,other", "--cors=*"],
+        &[],
+    ] {
+        let servers = pair(args);
+        for request in &requests {
+            // The releases' numbers differ.
+            let [ours, theirs] = [0, 1].map(|i| {
+                let answer = exchange(servers[i].client_port, request);
+                match answer.split_once("{\"etcdserver\"") {
+                    Some((head, _)) => head.replace("content-length: 45", "content-length: 46"),
+                    None => answer,
+                }
+            });
+            assert_eq!(ours, theirs, "{args:?} {request:?}");
+        }
+        // The peers' port has no such rules, nor headers that only browsers read.
+        let request = ["GET /members HTTP/1.1", "Host: evil.example", "X: y"];
+        assert!(!exchange(servers[0].peer_port, &request).contains("access-control"));
+    }
+}
+
 /// Locks and elections: names and values are `l`, `e` and `v`, the lease is 10, so keys are `l/a` and `e/a`.
 const QUEUES: &[(&str, &str)] = &[
     ("lease/grant", r#"{"ID":"10","TTL":"1000"}"#),

@@ -52,6 +52,7 @@ fn value(def: &'static FlagDef) -> BoxedStrategy<String> {
             .prop_map(|outputs| outputs.join(",")),
         ]
         .boxed(),
+        ("cors", _) => prop_oneof![Just("*".to_owned()), urls()].boxed(),
         (_, Kind::Text | Kind::List) => text().boxed(),
         (_, Kind::Bool) => any::<bool>().prop_map(|on| on.to_string()).boxed(),
         (_, Kind::Uint | Kind::Uint64) => {

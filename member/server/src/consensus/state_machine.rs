@@ -214,7 +214,7 @@ impl<E: Engine> StateMachine<E> {
                         return Err(io::Error::other(error.clone()));
                     }
                     if answer.is_ok() {
-                        leases.extend(LeaseChange::of(command.op.as_ref()));
+                        LeaseChange::note(command.op.as_ref(), &mut leases);
                     }
                     if let (Ok(_), Some(op)) = (&answer, &command.op) {
                         grown |= op.cost() > 0;

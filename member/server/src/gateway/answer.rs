@@ -80,17 +80,5 @@ pub(super) fn refused_line(status: &Status) -> (StatusCode, String) {
 
 /// What is not a call.
 pub(super) fn plain(status: StatusCode) -> Response<Body> {
-    let reason = status.canonical_reason().unwrap_or_default();
-    let mut response = Response::new(whole(format!("{reason}\n")));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    response
+    crate::http::error(status, status.canonical_reason().unwrap_or_default())
 }

@@ -37,17 +37,6 @@ pub(crate) async fn respond<C: Call>(
     request: Request<Incoming>,
     receive: usize,
 ) -> Response<Body> {
-    let mut response = if request.method() == Method::OPTIONS {
-        // A browser asks before it calls; the headers are the answer.
-        Response::new(answer::whole(""))
-    } else {
-        dispatch(port, request, receive).await
-    };
-    crate::http::allow_any_origin(response.headers_mut());
-    response
-}
-
-async fn dispatch<C: Call>(port: C, request: Request<Incoming>, receive: usize) -> Response<Body> {
     if request.uri().path() == "/v3" {
         let mut response = Response::new(answer::whole(""));
         *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
@@ -226,6 +215,10 @@ fn head(method: &MethodDescriptor, given: &HeaderMap) -> Request<()> {
     if let Some(token) = given.get(header::AUTHORIZATION) {
         headers.insert(header::AUTHORIZATION, token.clone());
     }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     // The mark of the gateway, by which services tell its requests: there also when a client sent no such header.
     headers
         .entry(HeaderName::from_static("grpcgateway-accept"))

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use member_state::{Lease, Op};
+use member_state::{Lease, LeaseRemainder, Op};
 use tokio::sync::{Notify, watch};
 
 use super::counters::Counters;
@@ -17,24 +17,31 @@ use crate::lessor::{Found, Lessor};
 pub(crate) enum LeaseChange {
     Granted { id: i64, ttl: i64 },
     Ended { id: i64 },
+    Recorded { id: i64, remaining: i64 },
 }
 
 impl LeaseChange {
-    /// What an applied command changed.
-    pub(crate) fn of(op: Option<&Op>) -> Option<Self> {
-        match op? {
-            Op::LeaseGrant(grant) => Some(Self::Granted {
+    /// Adds what an applied command changed.
+    pub(crate) fn note(op: Option<&Op>, changes: &mut Vec<Self>) {
+        match op {
+            Some(Op::LeaseGrant(grant)) => changes.push(Self::Granted {
                 id: grant.id,
                 ttl: grant.ttl,
             }),
-            Op::LeaseRevoke(revoke) => Some(Self::Ended { id: revoke.id }),
-            _ => None,
+            Some(Op::LeaseRevoke(revoke)) => changes.push(Self::Ended { id: revoke.id }),
+            Some(Op::LeaseCheckpoint(checkpoint)) => {
+                changes.extend(checkpoint.leases.iter().map(|lease| Self::Recorded {
+                    id: lease.id,
+                    remaining: lease.remaining,
+                }));
+            }
+            _ => {}
         }
     }
 }
 
 /// The clockwork, and those who wait for what it is told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LeaseFeed {
     lessor: Mutex<Lessor>,
     /// Rung when a lease ends sooner than the one that is waited for.
@@ -45,6 +52,16 @@ pub(crate) struct LeaseFeed {
 }
 
 impl LeaseFeed {
+    /// `checkpoints`: whether this member records what is left of long leases while it leads.
+    pub(crate) fn new(checkpoints: bool) -> Self {
+        Self {
+            lessor: Mutex::new(Lessor::new(checkpoints)),
+            sooner: Notify::new(),
+            ended: watch::Sender::default(),
+            counters: Counters::default(),
+        }
+    }
+
     /// Hears what was committed, in the order of the log, before anyone else is told.
     pub(crate) fn applied(&self, changes: &[LeaseChange]) {
         if changes.is_empty() {
@@ -64,6 +81,7 @@ impl LeaseFeed {
                     ended = true;
                     self.counters.revoked();
                 }
+                LeaseChange::Recorded { id, remaining } => lessor.recorded(id, remaining),
             }
         }
         drop(lessor);
@@ -110,14 +128,30 @@ impl LeaseFeed {
         self.lock().due(now, most)
     }
 
+    /// Takes at most `most` of what is to be recorded of leases.
+    pub(super) fn remainders(&self, most: usize) -> Vec<LeaseRemainder> {
+        self.lock().remainders(most)
+    }
+
+    /// That could not be recorded, or nobody knows.
+    pub(super) fn unrecorded(&self, remainders: &[LeaseRemainder]) {
+        self.lock().unrecorded(remainders);
+    }
+
     pub(super) fn answer(&self, term: u64, question: Question, now: Instant) -> Found {
         let Question { id, renew } = question;
         if !renew {
             return self.lock().look(term, id, now);
         }
-        let found = self.lock().renew(term, id, now);
+        let mut lessor = self.lock();
+        let found = lessor.renew(term, id, now);
+        let recording = lessor.has_remainders();
+        drop(lessor);
         if matches!(found, Found::Alive { .. }) {
             self.counters.renewed();
+        }
+        if recording {
+            self.sooner.notify_one();
         }
         found
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use member_proto::peerpb;
-use member_state::{LeaseRevoke, Op};
+use member_state::{LeaseCheckpoint, LeaseRemainder, LeaseRevoke, Op};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use feed::{LeaseChange, LeaseFeed};
@@ -36,6 +36,9 @@ const PER_TICK: usize = 250;
 
 /// Revocations under way at once; etcd's figure.
 const REVOKING: usize = 16;
+
+/// Leases whose remainders one entry of the log records; etcd's figure.
+const PER_CHECKPOINT: usize = 1000;
 
 /// The pause before a question is asked again while there is no leader who can answer it.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -255,6 +258,11 @@ impl<E: Engine> Leases<E> {
         let feed = &self.replica.leases;
         feed.lead(term);
         loop {
+            // What earlier leaders committed may not be applied yet, and with it the end of a remainder.
+            if !matches!(self.barrier.pass().await, Ok(())) {
+                tokio::time::sleep(TICK).await;
+                continue;
+            }
             let store = self.replica.store();
             match tokio::task::spawn_blocking(move || store.leases()).await {
                 Ok(Ok(found)) => {
@@ -268,6 +276,7 @@ impl<E: Engine> Leases<E> {
         }
         let mut waiting = VecDeque::new();
         let mut revoking = FuturesUnordered::new();
+        let mut recording = FuturesUnordered::new();
         let mut earliest = Instant::now();
         loop {
             while revoking.len() < REVOKING
@@ -275,12 +284,19 @@ impl<E: Engine> Leases<E> {
             {
                 revoking.push(self.revoke(term, id, writer));
             }
+            if recording.is_empty() {
+                let remainders = feed.remainders(PER_CHECKPOINT);
+                if !remainders.is_empty() {
+                    recording.push(self.record(term, remainders, writer));
+                }
+            }
             let next = feed
                 .next()
                 .filter(|_| waiting.is_empty())
                 .map(|next| next.max(earliest));
             tokio::select! {
                 Some(()) = revoking.next() => {}
+                Some(()) = recording.next() => {}
                 () = until(next) => {
                     let now = Instant::now();
                     earliest = now + TICK;
@@ -288,6 +304,15 @@ impl<E: Engine> Leases<E> {
                 }
                 () = feed.sooner() => {}
             }
+        }
+    }
+
+    async fn record(&self, term: u64, leases: Vec<LeaseRemainder>, writer: &Writer<E>) {
+        let checkpoint = LeaseCheckpoint { leases };
+        let written = writer.write_in(term, Op::LeaseCheckpoint(checkpoint.clone()));
+        if let Err(error) = written.await {
+            tracing::warn!(leases = checkpoint.leases.len(), %error, "failed to checkpoint leases");
+            self.replica.leases.unrecorded(&checkpoint.leases);
         }
     }
 

@@ -62,6 +62,7 @@ impl Bench {
             Quota::new(None),
             SimpleTokens::new(Duration::from_secs(300)),
             Arc::new(Metrics::new(Duration::from_secs(1))),
+            false,
         );
         let replica = Arc::new(replica.unwrap());
         let hub = WatchHub::new(Arc::clone(&replica));

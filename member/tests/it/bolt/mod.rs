@@ -464,3 +464,79 @@ fn status_is_what_etcdctl_says() {
         (Some(4), "Error: unsupported output format\n")
     );
 }
+
+fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 128 {
+        bytes.push(u8::try_from(number % 128).expect("seven bits") | 128);
+        number /= 128;
+    }
+    bytes.push(u8::try_from(number).expect("seven bits"));
+    bytes
+}
+
+/// What etcd records of a lease that is checkpointed takes five minutes to come about, so it is written into a file.
+#[test]
+fn what_was_left_of_a_lease_counts_until_it_is_renewed() {
+    let dir = TempDir::new().expect("a directory");
+    let file = dir.path().join("backup.db");
+    let etcd = Server::started(ETCD, &[]);
+    // As many bytes as 12,000 and a remainder take together.
+    let (ok, out, err) = etcdctl(&etcd.endpoint(), &["lease", "grant", "9000000000"]);
+    assert!(ok, "{err}");
+    let lease = out.split_whitespace().nth(1).expect("an id");
+    let id = varint(u64::from_str_radix(lease, 16).expect("an id"));
+    save(&etcd.endpoint(), &file);
+    let record = |rest: &[&[u8]]| [&[8], &id[..], &[16], &rest.concat()].concat();
+    let granted = record(&[&varint(9_000_000_000)]);
+    let checkpointed = record(&[&varint(12_000), &[24], &varint(200)]);
+    let mut bytes = std::fs::read(&file).expect("readable");
+    let places: Vec<usize> = bytes
+        .windows(granted.len())
+        .enumerate()
+        .filter(|(_, window)| *window == granted)
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty(), "the lease is in the file");
+    for at in places {
+        bytes[at..at + granted.len()].copy_from_slice(&checkpointed);
+    }
+    std::fs::write(&file, bytes).expect("written");
+
+    let mut server = Server::single(MEMBER, &[]);
+    let (ok, err) = restore(
+        &mut Command::new(MEMBER),
+        &file,
+        &server.data_dir(),
+        server.peer_port,
+        &["--skip-hash-check"],
+    );
+    assert!(ok, "{err}");
+    let left = |server: &Server| -> u64 {
+        let (ok, out, err) = etcdctl(&server.endpoint(), &["lease", "timetolive", lease]);
+        assert!(ok, "{err}");
+        let words = out.split_once("remaining(").expect("a rest").1;
+        words
+            .split('s')
+            .next()
+            .expect("seconds")
+            .parse()
+            .expect("a number")
+    };
+    server.start();
+    server.wait_ready();
+    assert!(left(&server) <= 202, "{}", left(&server));
+    let (ok, out, err) = etcdctl(
+        &server.endpoint(),
+        &["lease", "keep-alive", "--once", lease],
+    );
+    assert!(ok && out.contains("TTL(12000)"), "{out}{err}");
+    server.kill();
+    server.start();
+    server.wait_ready();
+    assert!(
+        left(&server) > 11_000,
+        "a renewal outlives its leader: {}",
+        left(&server)
+    );
+}
