@@ -18,6 +18,8 @@ mod feed;
 mod hub;
 mod index;
 mod outbox;
+#[cfg(test)]
+mod property;
 mod stream;
 #[cfg(test)]
 mod tests;

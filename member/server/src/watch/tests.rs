@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::quota::Quota;
 use crate::replica::Replica;
 
-struct InMemory(MemoryBackend);
+pub(super) struct InMemory(MemoryBackend);
 
 impl Engine for InMemory {
     type Backend = MemoryBackend;
@@ -50,13 +50,13 @@ impl Engine for InMemory {
     }
 }
 
-struct Bench {
-    replica: Arc<Replica<InMemory>>,
-    hub: Arc<WatchHub<InMemory>>,
+pub(super) struct Bench {
+    pub(super) replica: Arc<Replica<InMemory>>,
+    pub(super) hub: Arc<WatchHub<InMemory>>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let replica = Replica::open(
             InMemory(MemoryBackend::new()),
             Quota::new(None),
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     /// Applies commands as one batch, as the state machine does.
-    fn apply(&self, ops: impl IntoIterator<Item = Op>) {
+    pub(super) fn apply(&self, ops: impl IntoIterator<Item = Op>) {
         let store = self.replica.store();
         let mut index = store.applied().map_or(0, |position| position.index);
         let mut applier = store.begin();
@@ -105,7 +105,7 @@ impl Bench {
     }
 
     /// Deals out everything that was applied.
-    fn deal(&self) {
+    pub(super) fn deal(&self) {
         let stream = self.hub.stream();
         self.hub
             .progress(&Default::default(), None, std::iter::empty());
@@ -136,7 +136,7 @@ fn one(key: &'static str) -> Span {
     Span::Key(Bytes::from_static(key.as_bytes()))
 }
 
-async fn next(stream: &mut WatchStream<InMemory>) -> Delivery {
+pub(super) async fn next(stream: &mut WatchStream<InMemory>) -> Delivery {
     tokio::time::timeout(Duration::from_secs(30), stream.next())
         .await
         .expect("a delivery")
@@ -154,10 +154,18 @@ async fn events_to(stream: &mut WatchStream<InMemory>, revision: i64) -> Vec<Arc
     found
 }
 
-async fn is_quiet(stream: &mut WatchStream<InMemory>) -> bool {
+/// The next delivery, if it is there.
+pub(super) fn at_once(stream: &mut WatchStream<InMemory>) -> Option<Delivery> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let mut next = std::pin::pin!(stream.next());
-    next.as_mut().poll(&mut context).is_pending()
+    let next = std::pin::pin!(stream.next());
+    match next.poll(&mut context) {
+        std::task::Poll::Ready(delivery) => Some(delivery.expect("a live stream")),
+        std::task::Poll::Pending => None,
+    }
+}
+
+fn is_quiet(stream: &mut WatchStream<InMemory>) -> bool {
+    at_once(stream).is_none()
 }
 
 #[tokio::test]
@@ -184,7 +192,7 @@ async fn created_comes_first_and_events_follow_by_revision() {
         assert_eq!((revision, events.len()), (expected, 1));
         assert_eq!(events[0].revision(), expected);
     }
-    assert!(is_quiet(&mut stream).await);
+    assert!(is_quiet(&mut stream));
 }
 
 #[tokio::test]
@@ -312,7 +320,7 @@ async fn progress_follows_every_event_and_waits_for_lagging_watchers() {
             other => panic!("no progress before the events: {other:?}"),
         }
     }
-    assert!(is_quiet(&mut stream).await);
+    assert!(is_quiet(&mut stream));
     stream.progress();
     assert!(matches!(
         next(&mut stream).await,
@@ -322,7 +330,7 @@ async fn progress_follows_every_event_and_waits_for_lagging_watchers() {
     stream.create(0, Interest::all(one("k"), 4000)).unwrap();
     stream.progress();
     assert!(matches!(next(&mut stream).await, Delivery::Created { .. }));
-    assert!(is_quiet(&mut stream).await);
+    assert!(is_quiet(&mut stream));
 }
 
 #[tokio::test]
