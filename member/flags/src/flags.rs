@@ -860,13 +860,13 @@ mod tests {
     #[test]
     fn a_refused_flag_is_taken_at_its_default_and_named_otherwise() {
         let mut flags = Flags::default();
-        flags.set("auto-tls", "false").unwrap();
-        let error = flags.set("auto-tls", "true").unwrap_err();
+        flags.set("enable-pprof", "false").unwrap();
+        let error = flags.set("enable-pprof", "true").unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(
             error
                 .to_string()
-                .starts_with("--auto-tls is not supported by this release of member: "),
+                .starts_with("--enable-pprof is not supported by this release of member: "),
             "{error}"
         );
         assert_eq!(flags, Flags::default());
