@@ -261,8 +261,12 @@ impl Known {
                 render::client_urls(&self.topology, &self.instance).join(","),
             ),
         ];
-        if self.topology.tls.client != ClientTls::Off {
-            set.push(("ETCDCTL_CACERT", path(self.instance.ca().cert)));
+        match self.topology.tls.client {
+            ClientTls::Off => {}
+            ClientTls::Auto => set.push(("ETCDCTL_CACERT", path(self.instance.made_certs()))),
+            ClientTls::Server | ClientTls::Mutual => {
+                set.push(("ETCDCTL_CACERT", path(self.instance.ca().cert)));
+            }
         }
         if self.topology.tls.client == ClientTls::Mutual {
             set.push(("ETCDCTL_CERT", path(self.instance.operator().cert)));

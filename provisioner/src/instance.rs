@@ -76,6 +76,11 @@ impl Instance {
         KeyPaths::in_dir(&self.pki_dir, "ca")
     }
 
+    /// The certificates that members made for themselves, in one file: what clients trust when there is no CA.
+    pub fn made_certs(&self) -> PathBuf {
+        self.pki_dir.join("made-by-members.crt")
+    }
+
     /// The operator's client certificate: what `env` and `exec` hand to etcdctl.
     pub fn operator(&self) -> KeyPaths {
         KeyPaths::in_dir(&self.pki_dir, "operator")
@@ -102,6 +107,11 @@ impl Placement {
     /// The certificate of the peer port, for both directions.
     pub fn peer(&self) -> KeyPaths {
         KeyPaths::in_dir(&self.cert_dir, "peer")
+    }
+
+    /// The certificate that the member makes for its client port under `--auto-tls`.
+    pub fn made_cert(&self) -> PathBuf {
+        self.data_dir.join("fixtures/client/cert.pem")
     }
 
     /// The CA certificate beside the member's own, so that a member needs one directory only.

@@ -67,6 +67,14 @@ impl Flags {
             return Err(FlagError::AdvertiseClientMissing);
         }
         self.auto_compaction()?;
+        if self.tls_min_version == "TLS1.3" {
+            if self.tls_max_version == "TLS1.2" {
+                return Err(FlagError::TlsVersions);
+            }
+            if !self.cipher_suites.is_empty() {
+                return Err(FlagError::CipherSuitesOf13);
+            }
+        }
         let persist =
             self.lease_checkpoint_persist || self.feature_gates.lease_checkpoint_persist();
         if persist && !self.checkpoints_leases() {
@@ -102,7 +110,13 @@ impl Flags {
     ///
     /// The first listener that could not serve, peers before clients.
     pub fn check_transport(&self) -> Result<(), FlagError> {
-        let no_peer_files = self.peer_cert_file.is_none() && self.peer_key_file.is_none();
+        if (self.makes_client_cert() || self.makes_peer_cert())
+            && self.self_signed_cert_validity_years == 0
+        {
+            return Err(FlagError::SelfSignedValidity);
+        }
+        let no_peer_files =
+            self.peer_cert_file.is_none() && self.peer_key_file.is_none() && !self.peer_auto_tls;
         for url in &self.listen_peer_urls {
             if url.scheme().is_tls() && no_peer_files {
                 return Err(FlagError::TlsFilesMissing {
@@ -113,6 +127,17 @@ impl Flags {
         }
         // Peers are dialled with the same files, so half a pair is wrong even when no listener uses it.
         check_pair(self.peer_key_file.as_ref(), self.peer_cert_file.as_ref())?;
+        check_pair(
+            self.peer_client_key_file.as_ref(),
+            self.peer_client_cert_file.as_ref(),
+        )?;
+        let (cn, hostname) = (&self.peer_cert_allowed_cn, &self.peer_cert_allowed_hostname);
+        if !cn.is_empty() && !hostname.is_empty() {
+            return Err(FlagError::AllowedTwice {
+                cn: cn.join(","),
+                hostname: hostname.join(","),
+            });
+        }
         if self.peer_client_cert_auth
             && self.peer_trusted_ca_file.is_none()
             && any_tls(&self.listen_peer_urls)
@@ -122,7 +147,7 @@ impl Flags {
                 ca: "peer-trusted-ca-file",
             });
         }
-        let no_files = self.cert_file.is_none() && self.key_file.is_none();
+        let no_files = self.cert_file.is_none() && self.key_file.is_none() && !self.auto_tls;
         for url in &self.listen_client_urls {
             if url.scheme().is_tls() && no_files {
                 return Err(FlagError::ClientTlsFilesMissing { url: url.clone() });

@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn a_default_is_recognised_however_it_is_written() {
         for (name, value) in [
-            ("auto-tls", "F"),
+            ("enable-pprof", "F"),
             ("max-wals", "0x5"),
             ("corrupt-check-time", "0h"),
             ("discovery-fallback", "proxy"),
@@ -386,7 +386,7 @@ mod tests {
         ] {
             assert!(lookup(name).unwrap().accepts(value), "{name} {value}");
         }
-        assert!(!lookup("auto-tls").unwrap().accepts("true"));
+        assert!(!lookup("enable-pprof").unwrap().accepts("true"));
         assert!(!lookup("max-wals").unwrap().accepts("6"));
     }
 

@@ -273,6 +273,25 @@ pub enum FlagError {
         /// The listener's address.
         address: String,
     },
+    /// Certificates that are never valid.
+    #[error("selfSignedCertValidity is invalid,it should be greater than 0")]
+    SelfSignedValidity,
+    /// Two rules where one is meant.
+    #[error(
+        "AllowedCN and AllowedHostname are mutually exclusive (cn={cn:?}, hostname={hostname:?})"
+    )]
+    AllowedTwice {
+        /// The common names.
+        cn: String,
+        /// The host names.
+        hostname: String,
+    },
+    /// No version is left.
+    #[error("min version (TLS1.3) is greater than max version (TLS1.2)")]
+    TlsVersions,
+    /// The suites of TLS 1.3 cannot be chosen.
+    #[error("cipher suites cannot be configured when only TLS1.3 is enabled")]
+    CipherSuitesOf13,
     /// A TLS listener for clients without certificate files.
     #[error(
         "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     Allowed, ClusterState, FeatureGates, FlagDef, FlagError, Group, InitialCluster, LogFormat,
-    LogLevel, LogOutput, Support, Urls, gates,
+    LogLevel, LogOutput, Support, Urls, cipher, gates,
     go::{format_duration, parse_bool, parse_duration, parse_i64, parse_u32, parse_u64},
     lookup,
 };
@@ -132,6 +132,34 @@ pub struct Flags {
     pub peer_client_cert_auth: bool,
     /// `--peer-trusted-ca-file`
     pub peer_trusted_ca_file: Option<PathBuf>,
+    /// `--client-crl-file`
+    pub client_crl_file: Option<PathBuf>,
+    /// `--client-cert-allowed-hostname`: any of these.
+    pub client_cert_allowed_hostname: Vec<String>,
+    /// `--auto-tls`
+    pub auto_tls: bool,
+    /// `--peer-client-cert-file`
+    pub peer_client_cert_file: Option<PathBuf>,
+    /// `--peer-client-key-file`
+    pub peer_client_key_file: Option<PathBuf>,
+    /// `--peer-crl-file`
+    pub peer_crl_file: Option<PathBuf>,
+    /// `--peer-cert-allowed-cn`: any of these.
+    pub peer_cert_allowed_cn: Vec<String>,
+    /// `--peer-cert-allowed-hostname`: any of these.
+    pub peer_cert_allowed_hostname: Vec<String>,
+    /// `--peer-skip-client-san-verification`
+    pub peer_skip_client_san_verification: bool,
+    /// `--peer-auto-tls`
+    pub peer_auto_tls: bool,
+    /// `--self-signed-cert-validity`, in years of 365 days.
+    pub self_signed_cert_validity_years: u64,
+    /// `--cipher-suites`: those of TLS 1.2, by the names of the standard; empty for all.
+    pub cipher_suites: Vec<String>,
+    /// `--tls-min-version`: `TLS1.2` or `TLS1.3`.
+    pub tls_min_version: String,
+    /// `--tls-max-version`: one of these, or empty.
+    pub tls_max_version: String,
     /// `--auth-token`, see [`crate::AuthToken::parse`].
     pub auth_token: String,
     /// `--bcrypt-cost`, see [`Flags::effective_bcrypt_cost`].
@@ -201,6 +229,20 @@ impl Default for Flags {
             peer_key_file: None,
             peer_client_cert_auth: false,
             peer_trusted_ca_file: None,
+            client_crl_file: None,
+            client_cert_allowed_hostname: Vec::new(),
+            auto_tls: false,
+            peer_client_cert_file: None,
+            peer_client_key_file: None,
+            peer_crl_file: None,
+            peer_cert_allowed_cn: Vec::new(),
+            peer_cert_allowed_hostname: Vec::new(),
+            peer_skip_client_san_verification: false,
+            peer_auto_tls: false,
+            self_signed_cert_validity_years: 1,
+            cipher_suites: Vec::new(),
+            tls_min_version: "TLS1.2".to_owned(),
+            tls_max_version: String::new(),
             auth_token: "simple".to_owned(),
             bcrypt_cost: DEFAULT_BCRYPT_COST.into(),
             auth_token_ttl_s: DEFAULT_TOKEN_TTL_S,
@@ -329,6 +371,18 @@ impl Flags {
         self.peer_client_cert_auth || self.peer_trusted_ca_file.is_some()
     }
 
+    /// Whether the member makes the certificate that it shows to clients.
+    #[must_use]
+    pub fn makes_client_cert(&self) -> bool {
+        self.auto_tls && self.cert_file.is_none() && self.key_file.is_none()
+    }
+
+    /// Whether the member makes the certificate that it shows to peers.
+    #[must_use]
+    pub fn makes_peer_cert(&self) -> bool {
+        self.peer_auto_tls && self.peer_cert_file.is_none() && self.peer_key_file.is_none()
+    }
+
     /// Gives a flag its value. What is malformed is told apart from what is refused, because each source words the
     /// former in its own way.
     pub(crate) fn assign(&mut self, def: &'static FlagDef, value: &str) -> Result<(), Fault> {
@@ -431,6 +485,22 @@ impl Flags {
             "peer-key-file" => self.peer_key_file = path(value),
             "peer-client-cert-auth" => self.peer_client_cert_auth = parse_bool(value)?,
             "peer-trusted-ca-file" => self.peer_trusted_ca_file = path(value),
+            "client-crl-file" => self.client_crl_file = path(value),
+            "client-cert-allowed-hostname" => self.client_cert_allowed_hostname = names(value),
+            "auto-tls" => self.auto_tls = parse_bool(value)?,
+            "peer-client-cert-file" => self.peer_client_cert_file = path(value),
+            "peer-client-key-file" => self.peer_client_key_file = path(value),
+            "peer-crl-file" => self.peer_crl_file = path(value),
+            "peer-cert-allowed-cn" => self.peer_cert_allowed_cn = names(value),
+            "peer-cert-allowed-hostname" => self.peer_cert_allowed_hostname = names(value),
+            "peer-skip-client-san-verification" => {
+                self.peer_skip_client_san_verification = parse_bool(value)?;
+            }
+            "peer-auto-tls" => self.peer_auto_tls = parse_bool(value)?,
+            "self-signed-cert-validity" => self.self_signed_cert_validity_years = parse_u64(value)?,
+            "cipher-suites" => self.cipher_suites = cipher::parse(value)?,
+            "tls-min-version" => self.tls_min_version = value.to_owned(),
+            "tls-max-version" => self.tls_max_version = value.to_owned(),
             "auth-token" => self.auth_token = value.to_owned(),
             "bcrypt-cost" => self.bcrypt_cost = parse_u64(value)?,
             "auth-token-ttl" => self.auth_token_ttl_s = parse_u64(value)?,
@@ -543,6 +613,20 @@ impl Flags {
             peer_key_file,
             peer_client_cert_auth,
             peer_trusted_ca_file,
+            client_crl_file,
+            client_cert_allowed_hostname,
+            auto_tls,
+            peer_client_cert_file,
+            peer_client_key_file,
+            peer_crl_file,
+            peer_cert_allowed_cn,
+            peer_cert_allowed_hostname,
+            peer_skip_client_san_verification,
+            peer_auto_tls,
+            self_signed_cert_validity_years,
+            cipher_suites,
+            tls_min_version,
+            tls_max_version,
             auth_token,
             bcrypt_cost,
             auth_token_ttl_s,
@@ -647,6 +731,32 @@ impl Flags {
             ("peer-key-file", path(peer_key_file)),
             ("peer-client-cert-auth", peer_client_cert_auth.to_string()),
             ("peer-trusted-ca-file", path(peer_trusted_ca_file)),
+            ("client-crl-file", path(client_crl_file)),
+            (
+                "client-cert-allowed-hostname",
+                client_cert_allowed_hostname.join(","),
+            ),
+            ("auto-tls", auto_tls.to_string()),
+            ("peer-client-cert-file", path(peer_client_cert_file)),
+            ("peer-client-key-file", path(peer_client_key_file)),
+            ("peer-crl-file", path(peer_crl_file)),
+            ("peer-cert-allowed-cn", peer_cert_allowed_cn.join(",")),
+            (
+                "peer-cert-allowed-hostname",
+                peer_cert_allowed_hostname.join(","),
+            ),
+            (
+                "peer-skip-client-san-verification",
+                peer_skip_client_san_verification.to_string(),
+            ),
+            ("peer-auto-tls", peer_auto_tls.to_string()),
+            (
+                "self-signed-cert-validity",
+                self_signed_cert_validity_years.to_string(),
+            ),
+            ("cipher-suites", cipher_suites.join(",")),
+            ("tls-min-version", tls_min_version.clone()),
+            ("tls-max-version", tls_max_version.clone()),
             ("auth-token", auth_token.clone()),
             ("bcrypt-cost", bcrypt_cost.to_string()),
             ("auth-token-ttl", auth_token_ttl_s.to_string()),
@@ -692,6 +802,12 @@ fn refused(name: &str, why: &str) -> Fault {
 
 fn path(value: &str) -> Option<PathBuf> {
     (!value.is_empty()).then(|| PathBuf::from(value))
+}
+
+/// A list in which the empty text names nothing.
+fn names(value: &str) -> Vec<String> {
+    let names = value.split(',').filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 fn path_text(path: &Path) -> String {
@@ -744,13 +860,13 @@ mod tests {
     #[test]
     fn a_refused_flag_is_taken_at_its_default_and_named_otherwise() {
         let mut flags = Flags::default();
-        flags.set("auto-tls", "false").unwrap();
-        let error = flags.set("auto-tls", "true").unwrap_err();
+        flags.set("enable-pprof", "false").unwrap();
+        let error = flags.set("enable-pprof", "true").unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(
             error
                 .to_string()
-                .starts_with("--auto-tls is not supported by this release of member: "),
+                .starts_with("--enable-pprof is not supported by this release of member: "),
             "{error}"
         );
         assert_eq!(flags, Flags::default());

@@ -23,6 +23,7 @@ mod access;
 mod auth;
 mod bootstrap;
 mod check;
+mod cipher;
 mod compaction;
 mod def;
 mod error;

@@ -15,16 +15,12 @@ use crate::def::{
 const BBOLT: &str = "its storage is not bbolt, so the setting has nothing to act on";
 const DISCOVERY: &str = "only static bootstrap is part of it yet; use --initial-cluster";
 const DOWNGRADE: &str = "cluster downgrade is not part of it yet";
-const GENERATED_CERTS: &str =
-    "it generates no certificates; give it files, which `provision` makes";
 const IGNORED: &str = "no etcd of version 3 gives it a meaning; leave it out";
 const LISTENER: &str = "options of its sockets cannot be set yet";
 const LOG_FILES: &str = "it does not rotate its log files; use logrotate or the service manager";
 const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
 const RETENTION: &str = "its log keeps what --snapshot-count and --snapshot-catchup-entries ask for; there are no files to count";
-const TLS_CHECKS: &str = "checks beyond the certificate's chain are not part of it yet";
-const TLS_VERSIONS: &str =
-    "the TLS versions and cipher suites are those of its TLS library, 1.2 and 1.3";
+const OWN_CLIENT: &str = "it is no client of itself: the JSON gateway needs no connection";
 const TRACES: &str = "OpenTelemetry export is not part of it";
 const V2: &str = "the v2 API is not part of it yet";
 
@@ -140,41 +136,31 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Security, "client-cert-auth", Bool, "false", "Require a certificate of clients."),
     FlagDef::new(Security, "trusted-ca-file", Text, "", "Path of the authorities that clients' certificates are checked by."),
     FlagDef::new(Security, "client-cert-file", Text, "", "Certificate of the server as a client of itself.")
-        .since(5).refused(TLS_CHECKS),
+        .since(5).refused(OWN_CLIENT),
     FlagDef::new(Security, "client-key-file", Text, "", "Key of that certificate.")
-        .since(5).refused(TLS_CHECKS),
-    FlagDef::new(Security, "client-crl-file", Text, "", "Revoked certificates of clients.")
-        .refused(TLS_CHECKS),
-    FlagDef::new(Security, "client-cert-allowed-hostname", Text, "", "Names that clients' certificates must carry.")
-        .refused(TLS_CHECKS),
-    FlagDef::new(Security, "auto-tls", Bool, "false", "Generate the certificate shown to clients.")
-        .refused(GENERATED_CERTS),
+        .since(5).refused(OWN_CLIENT),
+    FlagDef::new(Security, "client-crl-file", Text, "", "Path of the list of clients' certificates that are revoked."),
+    FlagDef::new(Security, "client-cert-allowed-hostname", Text, "", "Names, one of which a client's certificate must be good for, comma-separated."),
+    FlagDef::new(Security, "auto-tls", Bool, "false", "Generate the certificate shown to clients when none is given."),
     FlagDef::new(Security, "peer-cert-file", Text, "", "Path of the certificate shown to peers."),
     FlagDef::new(Security, "peer-key-file", Text, "", "Path of its key."),
     FlagDef::new(Security, "peer-client-cert-auth", Bool, "false", "Require a certificate of peers."),
     FlagDef::new(Security, "peer-trusted-ca-file", Text, "", "Path of the authorities that peers' certificates are checked by."),
-    FlagDef::new(Security, "peer-client-cert-file", Text, "", "Certificate towards peers, when it is another.")
-        .since(5).refused(TLS_CHECKS),
-    FlagDef::new(Security, "peer-client-key-file", Text, "", "Key of that certificate.")
-        .since(5).refused(TLS_CHECKS),
-    FlagDef::new(Security, "peer-crl-file", Text, "", "Revoked certificates of peers.")
-        .refused(TLS_CHECKS),
-    FlagDef::new(Security, "peer-cert-allowed-cn", Text, "", "Common names that peers' certificates must carry.")
-        .refused(TLS_CHECKS),
-    FlagDef::new(Security, "peer-cert-allowed-hostname", Text, "", "Names that peers' certificates must carry.")
-        .refused(TLS_CHECKS),
-    FlagDef::new(Security, "peer-skip-client-san-verification", Bool, "false", "Skip the names in the certificates of connecting peers.")
-        .since(6).refused(TLS_CHECKS),
-    FlagDef::new(Security, "peer-auto-tls", Bool, "false", "Generate the certificate shown to peers.")
-        .refused(GENERATED_CERTS),
+    FlagDef::new(Security, "peer-client-cert-file", Text, "", "Path of the certificate shown to peers that are called, when it is another.")
+        .since(5),
+    FlagDef::new(Security, "peer-client-key-file", Text, "", "Path of its key.")
+        .since(5),
+    FlagDef::new(Security, "peer-crl-file", Text, "", "Path of the list of peers' certificates that are revoked."),
+    FlagDef::new(Security, "peer-cert-allowed-cn", Text, "", "Common names, one of which a peer's certificate must have, comma-separated."),
+    FlagDef::new(Security, "peer-cert-allowed-hostname", Text, "", "Names, one of which a peer's certificate must be good for, comma-separated."),
+    FlagDef::new(Security, "peer-skip-client-san-verification", Bool, "false", "Let peers call from addresses that their certificates do not name.")
+        .since(6),
+    FlagDef::new(Security, "peer-auto-tls", Bool, "false", "Generate the certificate shown to peers when none is given, and trust any of theirs."),
     FlagDef::new(Security, "self-signed-cert-validity", Uint, "1", "Years for which generated certificates are valid.")
-        .since(5).refused(GENERATED_CERTS),
-    FlagDef::new(Security, "cipher-suites", List, "", "TLS cipher suites.")
-        .refused(TLS_VERSIONS),
-    FlagDef::new(Security, "tls-min-version", Text, "TLS1.2", "Lowest TLS version.")
-        .refused(TLS_VERSIONS),
-    FlagDef::new(Security, "tls-max-version", Text, "", "Highest TLS version.")
-        .also(&["TLS1.3"]).refused(TLS_VERSIONS),
+        .since(5),
+    FlagDef::new(Security, "cipher-suites", List, "", "Cipher suites of TLS 1.2, comma-separated; empty for all that are safe."),
+    FlagDef::new(Security, "tls-min-version", OneOf(&["TLS1.2", "TLS1.3"]), "TLS1.2", "Lowest TLS version."),
+    FlagDef::new(Security, "tls-max-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "", "Highest TLS version."),
     FlagDef::new(Security, "cors", List, "*", "Origins that browsers may call from."),
     FlagDef::new(Security, "host-whitelist", List, "*", "Host names that HTTP requests without TLS may carry."),
     // Auth
@@ -276,7 +262,7 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "experimental-compaction-sleep-interval", Duration, "10ms", "Time between two such steps.")
         .since(5).until(7).deprecated("compaction-sleep-interval"),
     FlagDef::new(Features, "experimental-peer-skip-client-san-verification", Bool, "false", "Skip the names in the certificates of connecting peers.")
-        .until(7).refused(TLS_CHECKS),
+        .until(7).deprecated("peer-skip-client-san-verification"),
     FlagDef::new(Features, "experimental-watch-progress-notify-interval", Duration, "10m", "Time between two progress notices of a watch.")
         .until(7).deprecated("watch-progress-notify-interval"),
     FlagDef::new(Features, "experimental-warning-apply-duration", Duration, "100ms", "Time after which an applied request counts as slow.")

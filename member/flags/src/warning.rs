@@ -87,6 +87,12 @@ pub enum Warning {
         /// The listener.
         url: Url,
     },
+    /// A generated certificate is not wanted.
+    #[error("ignoring {of} auto TLS since certs given")]
+    AutoTlsBesideFiles {
+        /// `client` or `peer`.
+        of: &'static str,
+    },
     /// A plain listener beside client certificate authentication.
     #[error(
         "scheme is HTTP while --{flag} is enabled; ignoring client cert auth for this URL ({url})"
@@ -117,6 +123,13 @@ impl Flags {
             warnings.push(Warning::BcryptCost {
                 given: self.bcrypt_cost,
             });
+        }
+        let autos = [
+            ("peer", self.peer_auto_tls && !self.makes_peer_cert()),
+            ("client", self.auto_tls && !self.makes_client_cert()),
+        ];
+        for (of, _) in autos.into_iter().filter(|(_, ignored)| *ignored) {
+            warnings.push(Warning::AutoTlsBesideFiles { of });
         }
         let listeners = [
             (

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, Refused, Rejected};
 
 /// A handshake that takes longer is given up: a silent client must not hold a slot for ever.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
@@ -165,10 +165,16 @@ async fn serve_connection<S, F, B>(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let transport = match tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await {
+    let transport = match tokio::time::timeout(
+        HANDSHAKE_PATIENCE,
+        acceptor.accept(stream, remote.ip()),
+    )
+    .await
+    {
         Ok(Ok(transport)) => transport,
-        Ok(Err(error)) => {
-            tracing::warn!("remote-addr" = %remote, "server-name" = "", error = go_tls_text(&error), "rejected connection");
+        Ok(Err(Rejected { error, names })) => {
+            let (addresses, hosts) = (&names.addresses, &names.hosts);
+            tracing::warn!("remote-addr" = %remote, "server-name" = "", "ip-addresses" = ?addresses, "dns-names" = ?hosts, error = go_tls_text(&error), "rejected connection");
             return;
         }
         Err(_) => {
@@ -228,6 +234,12 @@ fn go_tls_text(error: &io::Error) -> String {
         Error::InvalidCertificate(
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => format!("{unverified}: certificate specifies an incompatible key usage"),
+        Error::InvalidCertificate(CertificateError::Other(other)) => {
+            match other.0.downcast_ref::<Refused>() {
+                Some(refused) => refused.to_string(),
+                None => tls.to_string(),
+            }
+        }
         Error::InvalidMessage(_) => {
             "tls: first record does not look like a TLS handshake".to_owned()
         }

@@ -215,27 +215,6 @@ async fn bind(urls: &[Url], tls: &Acceptor) -> Result<Vec<(TcpListener, Acceptor
     Ok(bound)
 }
 
-fn client_files(flags: &Flags) -> Option<TlsFiles> {
-    let (cert, key) = flags.cert_file.clone().zip(flags.key_file.clone())?;
-    Some(TlsFiles {
-        cert,
-        key,
-        trusted_ca: flags.trusted_ca_file.clone(),
-    })
-}
-
-fn peer_files(flags: &Flags) -> Option<TlsFiles> {
-    let (cert, key) = flags
-        .peer_cert_file
-        .clone()
-        .zip(flags.peer_key_file.clone())?;
-    Some(TlsFiles {
-        cert,
-        key,
-        trusted_ca: flags.peer_trusted_ca_file.clone(),
-    })
-}
-
 /// Where a member keeps what.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -283,9 +262,14 @@ impl<E: Engine> Member<E> {
         };
         flags.check_transport()?;
         let callers = Callers::new(flags)?;
-        let client_tls = Acceptor::new(client_files(flags))?;
-        let peer_tls = Acceptor::new(peer_files(flags))?;
-        let connector = PeerConnector::new(peer_files(flags))?;
+        let fixtures = flags.effective_data_dir().join("fixtures");
+        let peer_files = TlsFiles::of_peers(flags, &fixtures)?;
+        let client_tls = Acceptor::new(TlsFiles::of_clients(flags, &fixtures)?)?;
+        let mut peer_tls = Acceptor::new(peer_files.clone())?;
+        if !flags.peer_skip_client_san_verification {
+            peer_tls = peer_tls.checking_origin();
+        }
+        let connector = PeerConnector::new(peer_files)?;
         let client = bind(&flags.listen_client_urls, &client_tls).await?;
         let metrics_ports = bind(&flags.listen_metrics_urls, &client_tls).await?;
         let birth = match bootstrap {

@@ -21,7 +21,7 @@ use crate::output::Output;
 use crate::pki;
 use crate::plan::{Ledger, Plan, Refusal, Step};
 use crate::state::{Journal, Outcome};
-use crate::topology::{Member, Role, to_toml};
+use crate::topology::{ClientTls, Member, Role, to_toml};
 
 // A member hands its leadership over and closes its files within a second; etcd waits 5 s for its own clients.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -257,6 +257,9 @@ impl Apply<'_> {
         };
         match result {
             Ok(vitals) => {
+                if self.cluster.topology.tls.client == ClientTls::Auto {
+                    pki::collect(&self.prepared.proposal.instance)?;
+                }
                 let pid = process
                     .map(|process| format!("pid {}, ", process.pid))
                     .unwrap_or_default();

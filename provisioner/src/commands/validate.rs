@@ -112,10 +112,12 @@ fn valid(file: String, topology: &Topology, problems: Vec<Problem>) -> FileRepor
             .collect(),
         peer_tls: Some(match topology.tls.peer {
             PeerTls::Off => "off",
+            PeerTls::Auto => "auto",
             PeerTls::Mutual => "mutual",
         }),
         client_tls: Some(match topology.tls.client {
             ClientTls::Off => "off",
+            ClientTls::Auto => "auto",
             ClientTls::Server => "server",
             ClientTls::Mutual => "mutual",
         }),

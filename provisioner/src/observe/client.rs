@@ -1,5 +1,6 @@
 //! Talking to one member as an etcd client does.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +23,18 @@ use crate::topology::{ClientTls, Member, Topology};
 /// How to reach the members of one cluster: scheme and certificates.
 #[derive(Clone, Debug)]
 pub struct Access {
-    tls: Option<ClientTlsConfig>,
+    trust: Trust,
+}
+
+/// What a member must show.
+#[derive(Clone, Debug)]
+enum Trust {
+    /// Nothing: plain HTTP.
+    Plain,
+    /// The certificate that it made itself, in a file by the member's name.
+    Made(BTreeMap<String, PathBuf>),
+    /// One that the CA has signed.
+    Signed(Box<ClientTlsConfig>),
 }
 
 /// A connection to one member.
@@ -34,6 +46,14 @@ pub struct Client {
 /// Why a member did not answer as hoped.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// The member has not made its certificate, or it cannot be read.
+    #[error("cannot read its certificate {}: {source}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// No connection, or no TLS on it.
     #[error("{}", chain(.0))]
     Connect(#[source] tonic::transport::Error),
@@ -63,18 +83,24 @@ impl Access {
                     .ca_certificate(Certificate::from_pem(read(instance.ca().cert)?)),
             )
         };
-        let tls = match topology.tls.client {
-            ClientTls::Off => None,
-            ClientTls::Server => Some(ca()?),
+        let trust = match topology.tls.client {
+            ClientTls::Off => Trust::Plain,
+            ClientTls::Auto => {
+                let members = instance.members.iter();
+                Trust::Made(
+                    members
+                        .map(|(name, place)| (name.clone(), place.made_cert()))
+                        .collect(),
+                )
+            }
+            ClientTls::Server => Trust::Signed(Box::new(ca()?)),
             ClientTls::Mutual => {
                 let operator = instance.operator();
-                Some(ca()?.identity(Identity::from_pem(
-                    read(operator.cert)?,
-                    read(operator.key)?,
-                )))
+                let identity = Identity::from_pem(read(operator.cert)?, read(operator.key)?);
+                Trust::Signed(Box::new(ca()?.identity(identity)))
             }
         };
-        Ok(Self { tls })
+        Ok(Self { trust })
     }
 
     /// Connects to the client port of a member.
@@ -85,13 +111,23 @@ impl Access {
         limit: Duration,
     ) -> Result<Client, CallError> {
         let address = SocketAddr::new(dialled(member), port);
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let tls = match &self.trust {
+            Trust::Plain => None,
+            Trust::Signed(tls) => Some((**tls).clone()),
+            Trust::Made(files) => {
+                let path = files.get(&member.name).cloned().unwrap_or_default();
+                let pem = std::fs::read(&path)
+                    .map_err(|source| CallError::Certificate { path, source })?;
+                Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+            }
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint =
             Endpoint::from_shared(format!("{scheme}://{address}")).map_err(CallError::Connect)?;
-        let endpoint = match &self.tls {
+        let endpoint = match tls {
             // The certificate is for the advertised name, whichever address was dialled.
             Some(tls) => endpoint
-                .tls_config(tls.clone().domain_name(&member.address))
+                .tls_config(tls.domain_name(&member.address))
                 .map_err(CallError::Connect)?,
             None => endpoint,
         };

@@ -8,6 +8,7 @@
 
 mod action;
 mod authority;
+mod collect;
 mod error;
 mod inspect;
 mod issue;
@@ -15,8 +16,9 @@ mod plan;
 mod write;
 
 pub use action::{CertAction, CertKind, Reason};
+pub use collect::collect;
 pub use error::PkiError;
 pub use inspect::{CertInfo, inspect};
 pub use issue::{apply, ensure};
-pub use plan::{plan, uses_tls};
+pub use plan::{needs_ca, plan};
 pub use write::{NewFile, write_files};

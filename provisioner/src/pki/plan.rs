@@ -21,12 +21,13 @@ const RENEW_DAYS: i64 = 30;
 /// The name that etcd's authentication takes from the operator's certificate: its administrator.
 pub(super) const OPERATOR: &str = "root";
 
-/// Whether any port uses TLS.
-pub fn uses_tls(topology: &Topology) -> bool {
-    topology.tls.peer != PeerTls::Off || topology.tls.client != ClientTls::Off
+/// Whether any port needs certificates that a CA has signed.
+pub fn needs_ca(topology: &Topology) -> bool {
+    topology.tls.peer == PeerTls::Mutual
+        || matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual)
 }
 
-/// Lists what `apply` would write, in the order in which it must be done. Empty when all is well or no port uses TLS.
+/// Lists what `apply` would write, in the order in which it must be done. Empty when all is well or no port needs any.
 ///
 /// # Errors
 /// The CA cannot be used: not readable, not a CA, expired, changed, or its key is another's or lost.
@@ -35,7 +36,7 @@ pub fn plan(
     instance: &Instance,
     now: OffsetDateTime,
 ) -> Result<Vec<CertAction>, PkiError> {
-    if !uses_tls(topology) {
+    if !needs_ca(topology) {
         return Ok(Vec::new());
     }
     let mut actions = Vec::new();
@@ -160,7 +161,7 @@ pub(super) fn wanted(topology: &Topology, instance: &Instance) -> Result<Vec<Wan
         if topology.tls.peer == PeerTls::Mutual {
             wanted.push(leaf(CertKind::Peer(member.name.clone()), place.peer()));
         }
-        if topology.tls.client != ClientTls::Off {
+        if matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual) {
             wanted.push(leaf(CertKind::Server(member.name.clone()), place.server()));
         }
     }

@@ -50,7 +50,13 @@ pub fn flags(
         ("initial-cluster-state", "new".to_owned()),
         ("initial-cluster-token", instance.token.clone()),
     ]);
-    if topology.tls.client != ClientTls::Off {
+    if topology.tls.client == ClientTls::Auto {
+        settings.push(("auto-tls", "true".to_owned()));
+    }
+    if topology.tls.peer == PeerTls::Auto {
+        settings.push(("peer-auto-tls", "true".to_owned()));
+    }
+    if matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual) {
         let files = place.server();
         settings.extend([
             ("cert-file", path(&files.cert)),

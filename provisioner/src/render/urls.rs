@@ -15,14 +15,14 @@ fn host(host: &str) -> String {
 fn peer_scheme(topology: &Topology) -> &'static str {
     match topology.tls.peer {
         PeerTls::Off => "http",
-        PeerTls::Mutual => "https",
+        PeerTls::Auto | PeerTls::Mutual => "https",
     }
 }
 
 fn client_scheme(topology: &Topology) -> &'static str {
     match topology.tls.client {
         ClientTls::Off => "http",
-        ClientTls::Server | ClientTls::Mutual => "https",
+        ClientTls::Auto | ClientTls::Server | ClientTls::Mutual => "https",
     }
 }
 

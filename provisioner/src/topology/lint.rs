@@ -66,7 +66,7 @@ pub const LINTS: &[LintDef] = &[
     },
     LintDef {
         code: UNUSED_CA,
-        meaning: "a CA is given and no port uses TLS",
+        meaning: "a CA is given and no port shows a certificate that it signs",
     },
     LintDef {
         code: UNUSED,
@@ -258,12 +258,14 @@ fn security(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
             .help(format!("set {plain} = \"mutual\"")),
         );
     }
-    if tls.ca.is_some() && !peer && !client {
+    let signed =
+        tls.peer == PeerTls::Mutual || matches!(tls.client, ClientTls::Server | ClientTls::Mutual);
+    if tls.ca.is_some() && !signed {
         found.push(
             Problem::warning(
                 spans.key(&path.key("ca")),
                 UNUSED_CA,
-                "a CA is given, and no port uses TLS",
+                "a CA is given, and no port shows a certificate that it signs",
                 "not used",
             )
             .help("set peer = \"mutual\" and client = \"mutual\""),

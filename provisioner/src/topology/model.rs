@@ -49,6 +49,8 @@ pub struct Tls {
 pub enum PeerTls {
     /// Plain HTTP.
     Off,
+    /// Members make their own certificates and take any of the others'.
+    Auto,
     /// Both sides show certificates.
     Mutual,
 }
@@ -58,6 +60,8 @@ pub enum PeerTls {
 pub enum ClientTls {
     /// Plain HTTP.
     Off,
+    /// Members make the certificates that they show.
+    Auto,
     /// Only the member shows a certificate.
     Server,
     /// Both sides show certificates.

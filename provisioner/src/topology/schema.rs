@@ -113,7 +113,7 @@ pub(super) enum PeerTls {
     /// Plain HTTP.
     #[default]
     Off,
-    /// Not available in this release: each member makes its own certificate.
+    /// Each member makes its own certificate and takes any of the others': encrypted, not authenticated.
     Auto,
     /// Both sides show certificates.
     Mutual,
@@ -126,7 +126,7 @@ pub(super) enum ClientTls {
     /// Plain HTTP.
     #[default]
     Off,
-    /// Not available in this release: each member makes its own certificate.
+    /// Each member makes the certificate that it shows.
     Auto,
     /// Only the member shows a certificate.
     Server,

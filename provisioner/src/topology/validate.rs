@@ -41,6 +41,7 @@ pub(super) fn validate(
         tls,
         members,
     };
+    check.made_certificates(&topology);
     if check.problems.is_empty() {
         flags::check_together(&topology, &places, spans, &mut check.problems);
     }
@@ -78,6 +79,21 @@ impl Check<'_> {
         )
         .help(instead);
         self.problems.push(problem);
+    }
+
+    fn made_certificates(&mut self, topology: &Topology) {
+        let etcd = topology
+            .members
+            .iter()
+            .any(|member| member.binary != Binary::Included);
+        if etcd && topology.tls.client == ClientTls::Auto {
+            self.fault(
+                &Path::root().key("tls").key("client"),
+                "provision cannot connect to certificates that etcd makes: their keys are of a curve, P-521, that it has not",
+                "not with `binary`",
+                "use client = \"server\" or \"mutual\", or the included member; peer = \"auto\" works with etcd too",
+            );
+        }
     }
 
     fn cluster_name(&mut self, name: &str, path: &Path) {
@@ -161,23 +177,13 @@ impl Check<'_> {
         let peer = match raw.peer {
             schema::PeerTls::Off => PeerTls::Off,
             schema::PeerTls::Mutual => PeerTls::Mutual,
-            schema::PeerTls::Auto => {
-                self.later(&path.key("peer"), "peer = \"auto\"", "use peer = \"mutual\": provision makes the certificates, and the members know each other by them");
-                PeerTls::Mutual
-            }
+            schema::PeerTls::Auto => PeerTls::Auto,
         };
         let client = match raw.client {
             schema::ClientTls::Off => ClientTls::Off,
             schema::ClientTls::Server => ClientTls::Server,
             schema::ClientTls::Mutual => ClientTls::Mutual,
-            schema::ClientTls::Auto => {
-                self.later(
-                    &path.key("client"),
-                    "client = \"auto\"",
-                    "use client = \"server\" or \"mutual\": provision makes the certificates",
-                );
-                ClientTls::Mutual
-            }
+            schema::ClientTls::Auto => ClientTls::Auto,
         };
         let validity = path.key("validity-days");
         let validity_days = raw.validity_days.unwrap_or(VALIDITY_DAYS);

@@ -23,10 +23,12 @@ pub fn to_toml(topology: &Topology) -> String {
 
     let peer = match tls.peer {
         PeerTls::Off => "off",
+        PeerTls::Auto => "auto",
         PeerTls::Mutual => "mutual",
     };
     let client = match tls.client {
         ClientTls::Off => "off",
+        ClientTls::Auto => "auto",
         ClientTls::Server => "server",
         ClientTls::Mutual => "mutual",
     };

@@ -402,3 +402,56 @@ fn settings_of_the_users_shell_do_not_reach_members() {
     .unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains("ETCD_NAME"));
 }
+
+#[test]
+fn members_that_make_their_own_certificates_are_trusted_by_them() {
+    let sandbox = Sandbox::new();
+    let text = "name = \"auto\"\n[tls]\npeer = \"auto\"\nclient = \"auto\"\n[[member]]\nname = \"m{0..2}\"\n";
+    let file = sandbox.write("auto.toml", text);
+    sandbox.provision(&["up", &file]).expect(0);
+    sandbox.etcdctl("auto", &["put", "k", "v"]).expect(0);
+    sandbox
+        .provision(&["up", "auto"])
+        .expect(0)
+        .says(&["no change"]);
+
+    // A member that lost its certificate makes another, which clients are told of.
+    let pid = sandbox.pid("auto", "m1").unwrap();
+    kill(pid, 9);
+    wait_until("m1 is gone", || !is_running(pid));
+    let fixtures = sandbox.member("auto", "m1").join("data/fixtures");
+    fs::remove_dir_all(fixtures).unwrap();
+    sandbox.provision(&["up", "auto"]).expect(0);
+    let health = ["endpoint", "health"];
+    sandbox.etcdctl("auto", &health).expect(0);
+    let env = sandbox.provision(&["env", "auto"]).expect(0).stdout;
+    assert!(env.contains("export ETCDCTL_ENDPOINTS=https://"), "{env}");
+
+    // Nobody else is trusted: the file is all that etcdctl goes by.
+    let other = sandbox.topology("other", 1, true, "");
+    sandbox.provision(&["up", &other]).expect(0);
+    fs::copy(
+        sandbox.cluster("other").join("pki/ca.crt"),
+        sandbox.cluster("auto").join("pki/made-by-members.crt"),
+    )
+    .unwrap();
+    sandbox.etcdctl("auto", &health).expect(1);
+}
+
+#[test]
+fn certificates_that_etcd_makes_are_refused_where_provision_must_trust_them() {
+    let sandbox = Sandbox::new();
+    let text = |tls: &str| {
+        format!(
+            "name = \"auto\"\n[tls]\n{tls}\n[[member]]\nname = \"m{{0..2}}\"\nbinary = \"/usr/bin/etcd\"\n"
+        )
+    };
+    let file = sandbox.write("auto.toml", &text("client = \"auto\""));
+    sandbox
+        .provision(&["up", &file])
+        .expect(2)
+        .says(&["P-521", "peer = \"auto\" works with etcd too"]);
+    let file = sandbox.write("auto.toml", &text("peer = \"auto\""));
+    sandbox.provision(&["up", &file]).expect(0);
+    sandbox.etcdctl("auto", &["put", "k", "v"]).expect(0);
+}

@@ -637,9 +637,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
     // What this release cannot honour.
     member_only(
-        &["--auto-tls"],
+        &["--enable-pprof"],
         1,
-        "--auto-tls is not supported by this release of member: it generates no certificates; give it files, which `provision` makes",
+        "--enable-pprof is not supported by this release of member: Go's profiles do not exist in it",
     ),
     member_only(
         &["--logger=capnslog"],
@@ -662,9 +662,9 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         args: &["--config-file={file}"],
         env: &[],
-        file: Some("peer-transport-security:\n  auto-tls: true\n"),
+        file: Some("enable-pprof: true\n"),
         exit: 1,
-        text: "--peer-auto-tls is not supported by this release of member: it generates no certificates; give it files, which `provision` makes",
+        text: "--enable-pprof is not supported by this release of member: Go's profiles do not exist in it",
         etcd: Etcd::Differs,
     },
 ];

@@ -73,9 +73,9 @@ fn every_refused_flag_is_refused_by_name_and_taken_at_its_default() {
 
 #[test]
 fn a_later_value_takes_a_refused_one_back() {
-    run(&["--auto-tls", "--auto-tls=false"], &[]);
+    run(&["--enable-pprof", "--enable-pprof=false"], &[]);
     assert!(matches!(
-        command(&["--auto-tls=false", "--auto-tls"], &[]),
+        command(&["--enable-pprof=false", "--enable-pprof"], &[]),
         Err(FlagError::Refused { .. })
     ));
 }
@@ -84,12 +84,12 @@ fn a_later_value_takes_a_refused_one_back() {
 fn help_and_version_come_before_what_cannot_be_honoured() {
     for help in ["-h", "--h", "-help", "--help"] {
         assert_eq!(
-            command(&["--auto-tls", help, "--bogus"], &[]),
+            command(&["--enable-pprof", help, "--bogus"], &[]),
             Ok(Command::Help)
         );
     }
     assert_eq!(
-        command(&["--auto-tls", "--version"], &[]),
+        command(&["--enable-pprof", "--version"], &[]),
         Ok(Command::Version)
     );
     assert!(matches!(

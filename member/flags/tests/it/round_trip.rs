@@ -52,6 +52,11 @@ fn value(def: &'static FlagDef) -> BoxedStrategy<String> {
             .prop_map(|outputs| outputs.join(",")),
         ]
         .boxed(),
+        ("cipher-suites", _) => words(&[
+            "",
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+        ]),
         ("cors", _) => prop_oneof![Just("*".to_owned()), urls()].boxed(),
         (_, Kind::Text | Kind::List) => text().boxed(),
         (_, Kind::Bool) => any::<bool>().prop_map(|on| on.to_string()).boxed(),

@@ -186,6 +186,10 @@ impl Live {
         let operator = self.known.instance.operator();
         match self.known.topology.tls.client {
             ClientTls::Off => None,
+            ClientTls::Auto => Some(Tls {
+                ca: self.known.instance.made_certs(),
+                identity: None,
+            }),
             ClientTls::Server => Some(Tls {
                 ca: self.known.instance.ca().cert,
                 identity: None,

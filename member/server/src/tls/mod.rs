@@ -1,0 +1,285 @@
+//! Transport security of both ports: rustls with ring, TLS 1.2 and 1.3, files in PEM.
+//!
+//! Error texts are etcd's where etcd has one, because operators search for them.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+mod files;
+mod origin;
+mod self_signed;
+mod vet;
+
+pub use files::TlsError;
+pub(crate) use files::TlsFiles;
+pub(crate) use vet::Refused;
+
+use crate::auth::ClientName;
+use crate::authority::AuthorityFix;
+use files::Reloaded;
+use origin::Names;
+
+/// A connection, encrypted or not.
+pub(crate) enum Transport<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A connection from a client, whose requests are made acceptable to h2 on their way in.
+pub(crate) struct Inbound {
+    stream: Transport<TcpStream>,
+    fix: AuthorityFix,
+}
+
+impl Inbound {
+    /// The common name of the certificate that the client showed, whose chain was verified.
+    pub(crate) fn client_name(&self) -> Option<ClientName> {
+        let Transport::Tls(stream) = &self.stream else {
+            return None;
+        };
+        let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        let name = leaf.subject().iter_common_name().next()?.as_str().ok()?;
+        (!name.is_empty()).then(|| ClientName(name.into()))
+    }
+}
+
+impl AsyncRead for Inbound {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        this.fix.mend(&mut buf.filled_mut()[before..]);
+        polled
+    }
+}
+
+impl AsyncWrite for Inbound {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+/// The listening side of a port.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    files: Option<Arc<Reloaded<ServerConfig>>>,
+    /// Whether who calls must do so from an address that its certificate names.
+    origin: bool,
+}
+
+/// Why a connection was not taken, and what its certificate says that tells whose it was.
+pub(crate) struct Rejected {
+    pub(crate) error: io::Error,
+    pub(crate) names: Names,
+}
+
+impl From<io::Error> for Rejected {
+    fn from(error: io::Error) -> Self {
+        Self {
+            error,
+            names: Names::default(),
+        }
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(files: Option<TlsFiles>) -> Result<Self, TlsError> {
+        let reloaded = files
+            .map(|files| Reloaded::new(files, TlsFiles::server_config))
+            .transpose()?;
+        Ok(Self {
+            files: reloaded.map(Arc::new),
+            origin: false,
+        })
+    }
+
+    /// Asks who calls to do so from an address that its certificate names, if it names any.
+    pub(crate) fn checking_origin(mut self) -> Self {
+        self.origin = true;
+        self
+    }
+
+    /// Without TLS.
+    pub(crate) fn plain() -> Self {
+        Self {
+            files: None,
+            origin: false,
+        }
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.files.is_some()
+    }
+
+    pub(crate) async fn accept(
+        &self,
+        stream: TcpStream,
+        from: IpAddr,
+    ) -> Result<Inbound, Rejected> {
+        let stream = match &self.files {
+            None => Transport::Plain(stream),
+            Some(files) => {
+                let acceptor = TlsAcceptor::from(files.current());
+                let stream = acceptor.accept(stream).await?;
+                let shown = stream.get_ref().1.peer_certificates();
+                if let Some(leaf) = shown
+                    .and_then(|chain| chain.first())
+                    .filter(|_| self.origin)
+                {
+                    let names = Names::of(leaf);
+                    if let Err(reason) = names.check(from).await {
+                        let error = io::Error::other(reason);
+                        return Err(Rejected { error, names });
+                    }
+                }
+                Transport::Tls(Box::new(TlsStream::Server(stream)))
+            }
+        };
+        Ok(Inbound {
+            stream,
+            fix: AuthorityFix::new(),
+        })
+    }
+}
+
+/// Calls other members' peer ports.
+#[derive(Clone)]
+pub(crate) struct PeerConnector(Option<Arc<Reloaded<ClientConfig>>>);
+
+impl PeerConnector {
+    pub(crate) fn new(files: Option<TlsFiles>) -> Result<Self, TlsError> {
+        let reloaded = files
+            .map(|files| Reloaded::new(files, TlsFiles::client_config))
+            .transpose()?;
+        Ok(Self(reloaded.map(Arc::new)))
+    }
+
+    /// Connects to a peer URL; its host is what the certificate must name.
+    pub(crate) async fn connect(&self, url: &str) -> io::Result<Transport<TcpStream>> {
+        let bad = || {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("peer URL {url} has no host and port"),
+            )
+        };
+        let uri: http::Uri = url.parse().map_err(|_| bad())?;
+        let host = uri
+            .host()
+            .ok_or_else(bad)?
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let stream = TcpStream::connect((host, uri.port_u16().ok_or_else(bad)?)).await?;
+        stream.set_nodelay(true)?;
+        if uri.scheme_str() != Some("https") {
+            return Ok(Transport::Plain(stream));
+        }
+        let files = self.0.as_ref().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("peer URL {url} needs --peer-cert-file and --peer-key-file"),
+            )
+        })?;
+        let connector = TlsConnector::from(files.current());
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Transport::Tls(Box::new(TlsStream::Client(
+            connector.connect(name, stream).await?,
+        ))))
+    }
+}
