@@ -1,8 +1,10 @@
-//! Where clusters live in tests, benchmarks and fault runs: what loads them and what judges them.
+//! Where clusters live in tests, benchmarks and fault runs: what they find each other with, what loads
+//! them and what judges them.
 //!
-//! Owns workloads ([`traffic`]) and the properties that a run must keep ([`check`]). It does not bring
-//! clusters up and knows no binary: it is given endpoints, and process ids where it should measure.
-//! Invariant: a workload is bounded in count and in time, whatever the servers do.
+//! Owns DNS and discovery ([`service`]), workloads ([`traffic`]) and the properties that a run
+//! must keep ([`check`]). It does not bring clusters up and knows no member binary: it is given endpoints, and process ids
+//! where it should measure. Invariant: a workload is bounded in count and in time, whatever the servers do.
 
 pub mod check;
+pub mod service;
 pub mod traffic;
