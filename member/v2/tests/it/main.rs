@@ -1,0 +1,5 @@
+//! The tree against a naive model of it, and what watches see.
+
+mod model;
+mod table;
+mod watch;
