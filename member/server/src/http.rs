@@ -20,11 +20,11 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
         "/version" | "/health" | "/livez" | "/readyz" | "/metrics" | "/debug/vars"
     );
     if !known {
-        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+        return refuse(StatusCode::NOT_FOUND, "404 page not found");
     }
     // etcd answers HEAD on these with 405 too.
     if request.method() != Method::GET && !matches!(path, "/metrics" | "/debug/vars") {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     }
     match path {
         "/version" => json(version(node)),
@@ -67,7 +67,7 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
 pub(crate) fn respond_peer<E: Engine, B>(node: &Node<E>, request: &Request<B>) -> Response<Body> {
     match request.uri().path() {
         "/version" | "/members" if request.method() != Method::GET => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         }
         "/version" => json(version(node)),
         "/members" => match node.members() {
@@ -81,7 +81,7 @@ pub(crate) fn respond_peer<E: Engine, B>(node: &Node<E>, request: &Request<B>) -
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.text() + "\n"),
         },
-        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        _ => refuse(StatusCode::NOT_FOUND, "404 page not found"),
     }
 }
 
@@ -223,7 +223,17 @@ fn json(body: String) -> Response<Body> {
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+/// A refusal as Go's HTTP server words it.
+pub(crate) fn refuse(status: StatusCode, words: &str) -> Response<Body> {
+    let mut response = text(status, format!("{words}\n"));
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();

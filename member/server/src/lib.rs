@@ -38,6 +38,7 @@ mod resolve;
 mod router;
 mod rpc;
 mod tls;
+mod v2;
 mod watch;
 mod write;
 

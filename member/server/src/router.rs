@@ -32,6 +32,7 @@ use crate::node::Node;
 use crate::peer::link::MEMBER_ID;
 use crate::peer::service::PeerService;
 use crate::rpc::Sent;
+use crate::v2::V2;
 
 /// What a learner answers; the range only when it is serializable, which the service checks.
 const LEARNER_CALLS: [&str; 3] = [
@@ -54,6 +55,8 @@ pub(crate) struct ClientPort<E: Engine> {
     health: HealthServer<HealthService>,
     /// The bytes of a request that comes as JSON; `None`: no such request is served.
     gateway: Option<usize>,
+    /// `None`: the v2 API is not served.
+    v2: Option<Arc<V2<E>>>,
 }
 
 impl<E: Engine> Clone for ClientPort<E> {
@@ -70,13 +73,19 @@ impl<E: Engine> Clone for ClientPort<E> {
             election: self.election.clone(),
             health: self.health.clone(),
             gateway: self.gateway,
+            v2: self.v2.clone(),
         }
     }
 }
 
 impl<E: Engine> ClientPort<E> {
     /// The services over a member; `receive` bounds the bytes of a request. `json`: also as JSON.
-    pub(crate) fn new(node: &Arc<Node<E>>, receive: usize, json: bool) -> Self {
+    pub(crate) fn new(
+        node: &Arc<Node<E>>,
+        receive: usize,
+        json: bool,
+        v2: Option<Arc<V2<E>>>,
+    ) -> Self {
         Self {
             node: Arc::clone(node),
             kv: KvServer::new(KvService(Arc::clone(node)))
@@ -107,6 +116,7 @@ impl<E: Engine> ClientPort<E> {
                 .max_decoding_message_size(receive)
                 .max_encoding_message_size(usize::MAX),
             gateway: json.then_some(receive),
+            v2,
         }
     }
 
@@ -118,6 +128,12 @@ impl<E: Engine> ClientPort<E> {
             Some(receive) if json => gateway::respond(self, request, receive)
                 .await
                 .map(Sent::from),
+            _ if (path == "/v2" || path.starts_with("/v2/"))
+                && !is_grpc(&request)
+                && let Some(v2) = self.v2 =>
+            {
+                v2.respond(request).await.map(Sent::from)
+            }
             _ if json => plain::respond(&self.node, &request).await.map(Sent::from),
             _ => match self.serve(request).await {
                 Ok(response) => response,

@@ -65,8 +65,8 @@ pub enum Op {
     #[prost(message, tag = "12")]
     Auth(AuthOp),
     /// Changes the v2 keys.
-    #[prost(message, tag = "16")]
-    V2(member_v2::Command),
+    #[prost(message, boxed, tag = "16")]
+    V2(Box<member_v2::Command>),
 }
 
 impl Op {

@@ -2,10 +2,10 @@
 
 use crate::error::{Code, Refusal};
 use crate::event::{Action, Event};
+use crate::lookup::index;
 use crate::path::{is_hidden, relative};
 use crate::request::Watch;
 use crate::rows::{self, Rows, Step};
-use crate::store::index;
 
 /// Changes that are kept for watches that ask for the past.
 pub const HISTORY: u64 = 1000;

@@ -2,10 +2,10 @@
 
 use crate::error::Refusal;
 use crate::event::{Action, Event, Node};
+use crate::lookup::{find, index};
 use crate::path::{is_hidden, relative};
 use crate::request::Get;
 use crate::rows::{self, Rows, Step};
-use crate::store::{find, index};
 
 /// Reads a file, or a directory with what is in it, as of `time` in nanoseconds since 1970. Always sorted, whether
 /// that was asked for or not.

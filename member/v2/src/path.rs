@@ -1,7 +1,8 @@
 //! Keys as paths: absolute, clean, `/` between their parts.
 
 /// Go's `path.Clean` of an absolute path: no empty parts, no `.`, no `..`, no slash at the end but for the root.
-pub(crate) fn clean(path: &str) -> String {
+#[must_use]
+pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -7,39 +7,12 @@ use crate::command::{Command, CompareAndSwap, Create, Delete, Op, Set, Update, W
 use crate::error::{Code, Damaged, Refusal};
 use crate::event::{Action, Event, Node};
 use crate::history::HISTORY;
+use crate::lookup::{Header, find, first_to_expire, node};
 use crate::path::above;
-use crate::rows::{self, HEADER, Rows, RowsMut, Step};
-use crate::tally::Tally;
+use crate::rows::{self, HEADER, RowsMut, Step};
 
 /// What one [`Command::expire`] removes at most, so that no entry of the log takes long; directories count as one.
 pub const EXPIRED_AT_ONCE: usize = 1000;
-
-/// The index of a tree that nobody has written to: as in etcd, whose own notes of a first member take the first ones.
-const FIRST_INDEX: u64 = 3;
-
-/// What is known of the whole tree.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(crate) struct Header {
-    #[prost(uint64, tag = "1")]
-    pub(crate) index: u64,
-    #[prost(message, required, tag = "2")]
-    pub(crate) tally: Tally,
-    /// Nothing expires before this. A walk that began further back would visit what a backend has not yet forgotten.
-    #[prost(int64, tag = "3")]
-    first_expiry: i64,
-}
-
-impl Header {
-    pub(crate) fn read(row: Option<Bytes>) -> Result<Self, Damaged> {
-        match row {
-            Some(row) => Header::decode(row).map_err(|_| Damaged("the header")),
-            None => Ok(Header {
-                index: FIRST_INDEX,
-                ..Header::default()
-            }),
-        }
-    }
-}
 
 /// Why a write goes no further.
 enum Halt<E> {
@@ -51,36 +24,6 @@ impl<E: From<Damaged>> From<Damaged> for Halt<E> {
     fn from(damaged: Damaged) -> Self {
         Halt::Failed(damaged.into())
     }
-}
-
-/// The index of the last change.
-///
-/// # Errors
-/// When the rows cannot be read.
-pub fn index<R: Rows>(rows: &R) -> Result<u64, R::Error> {
-    Ok(Header::read(rows.get(HEADER)?)?.index)
-}
-
-/// When the first node expires, in nanoseconds since 1970.
-///
-/// # Errors
-/// When the rows cannot be read.
-pub fn next_expiry<R: Rows>(rows: &R) -> Result<Option<i64>, R::Error> {
-    let from = Header::read(rows.get(HEADER)?)?.first_expiry;
-    Ok(first_to_expire(rows, from)?.map(|(time, _)| time))
-}
-
-fn first_to_expire<R: Rows>(rows: &R, from: i64) -> Result<Option<(i64, String)>, R::Error> {
-    let mut first = Ok(None);
-    rows.scan(
-        &rows::expiry(from, ""),
-        rows::EXPIRIES_END,
-        &mut |key, _| {
-            first = rows::read_expiry(key).map(Some);
-            Step::Stop
-        },
-    )?;
-    Ok(first?)
 }
 
 /// Applies a command. `None` for the answer of what no client asked for.
@@ -312,13 +255,23 @@ impl<R: RowsMut> Tree<'_, R> {
             if !delete.dir && !delete.recursive {
                 return Err(self.refused(Code::NotFile, path));
             }
-            let below = self.below(path).map_err(Halt::Failed)?;
-            if !below.is_empty() && !delete.recursive {
+            if !delete.recursive && !self.is_empty(path).map_err(Halt::Failed)? {
                 return Err(self.refused(Code::DirNotEmpty, path));
             }
+            let below = self.below(path).map_err(Halt::Failed)?;
             below.iter().for_each(|node| self.forget(node));
         }
         Ok(self.removed(Action::Delete, prev))
+    }
+
+    fn is_empty(&self, dir: &str) -> Result<bool, R::Error> {
+        let (from, to) = rows::below(dir);
+        let mut empty = true;
+        self.rows.scan(&from, &to, &mut |_, _| {
+            empty = false;
+            Step::Stop
+        })?;
+        Ok(empty)
     }
 
     /// Everything below a directory, without values.
@@ -418,41 +371,4 @@ fn event(action: Action, node: Node, prev: Option<Node>, refresh: bool) -> Event
         refresh,
         ..Event::default()
     }
-}
-
-/// The node at a path. The root always is there.
-pub(crate) fn node<R: Rows>(rows: &R, path: &str) -> Result<Option<Node>, R::Error> {
-    if path == "/" {
-        return Ok(Some(Node {
-            path: path.to_owned(),
-            dir: true,
-            ..Node::default()
-        }));
-    }
-    let row = rows.get(&rows::node(path))?;
-    Ok(row.map(|row| Node::read(&row)).transpose()?)
-}
-
-/// The node at a path, or what is wrong with the way to it.
-pub(crate) fn find<R: Rows>(
-    rows: &R,
-    path: &str,
-    index: u64,
-) -> Result<Result<Node, Refusal>, R::Error> {
-    if let Some(node) = node(rows, path)? {
-        return Ok(Ok(node));
-    }
-    let refusal = |code, cause: &str| Refusal {
-        code,
-        cause: cause.to_owned(),
-        index,
-    };
-    for dir in above(path) {
-        match node(rows, dir)? {
-            Some(found) if found.dir => {}
-            Some(_) => return Ok(Err(refusal(Code::NotDir, dir))),
-            None => return Ok(Err(refusal(Code::KeyNotFound, dir))),
-        }
-    }
-    Ok(Err(refusal(Code::KeyNotFound, path)))
 }

@@ -3,8 +3,8 @@
 use prost::Message;
 
 use crate::command::WriteOp;
+use crate::lookup::Header;
 use crate::rows::{HEADER, Rows};
-use crate::store::Header;
 
 /// Writes by their kind. Those that were done lead each pair.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

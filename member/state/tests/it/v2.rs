@@ -11,7 +11,7 @@ fn command(method: Method, path: &str, form: &str) -> Command {
     let Request::Write { command, .. } = asked else {
         panic!("{method:?} writes");
     };
-    Command::new(0, Op::V2(command))
+    Command::new(0, Op::V2(Box::new(command)))
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
@@ -30,7 +30,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         12 => (write, path).prop_map(|((method, form), path)| command(method, &path, form)),
         1 => (5i64..9).prop_map(|second| {
-            Command::new(0, Op::V2(member_v2::Command::expire(second * 1_000_000_000)))
+            Command::new(0, Op::V2(Box::new(member_v2::Command::expire(second * 1_000_000_000))))
         }),
     ]
 }
