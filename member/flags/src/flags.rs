@@ -74,6 +74,8 @@ pub struct Flags {
     pub quota_backend_bytes: i64,
     /// `--auto-compaction-mode`, see [`Flags::auto_compaction`].
     pub auto_compaction_mode: String,
+    /// `--enable-v2`
+    pub enable_v2: bool,
     /// `--auto-compaction-retention`, see [`Flags::auto_compaction`].
     pub auto_compaction_retention: String,
     /// `--compaction-batch-limit`: revisions visited in one step; 0 stands for the default.
@@ -199,6 +201,7 @@ impl Default for Flags {
             force_new_cluster: false,
             quota_backend_bytes: 0,
             auto_compaction_mode: "periodic".to_owned(),
+            enable_v2: false,
             auto_compaction_retention: "0".to_owned(),
             compaction_batch_limit: 1_000,
             compaction_sleep_interval: Duration::from_millis(10),
@@ -439,6 +442,7 @@ impl Flags {
             "force-new-cluster" => self.force_new_cluster = parse_bool(value)?,
             "quota-backend-bytes" => self.quota_backend_bytes = parse_i64(value)?,
             "auto-compaction-mode" => self.auto_compaction_mode = value.to_owned(),
+            "enable-v2" => self.enable_v2 = parse_bool(value)?,
             "auto-compaction-retention" => self.auto_compaction_retention = value.to_owned(),
             "compaction-batch-limit" => self.compaction_batch_limit = parse_i64(value)?,
             "compaction-sleep-interval" => self.compaction_sleep_interval = parse_duration(value)?,
@@ -584,6 +588,7 @@ impl Flags {
             force_new_cluster,
             quota_backend_bytes,
             auto_compaction_mode,
+            enable_v2,
             auto_compaction_retention,
             compaction_batch_limit,
             compaction_sleep_interval,
@@ -666,6 +671,7 @@ impl Flags {
             ("force-new-cluster", force_new_cluster.to_string()),
             ("quota-backend-bytes", quota_backend_bytes.to_string()),
             ("auto-compaction-mode", auto_compaction_mode.clone()),
+            ("enable-v2", enable_v2.to_string()),
             (
                 "auto-compaction-retention",
                 auto_compaction_retention.clone(),

@@ -22,7 +22,9 @@ const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
 const RETENTION: &str = "its log keeps what --snapshot-count and --snapshot-catchup-entries ask for; there are no files to count";
 const OWN_CLIENT: &str = "it is no client of itself: the JSON gateway needs no connection";
 const TRACES: &str = "OpenTelemetry export is not part of it";
-const V2: &str = "the v2 API is not part of it yet";
+const V2_STAGES: &str =
+    "the v2 keys are part of its log for as long as they are there; --enable-v2 serves them";
+const V2_IN_V3: &str = "the v2 keys have a store of their own; use --enable-v2";
 
 const LOG_ROTATION: &str =
     r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
@@ -127,9 +129,9 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Clustering, "auto-compaction-retention", Text, "0", "What scheduled compaction keeps."),
     FlagDef::new(Clustering, "auto-compaction-mode", Text, "periodic", "Whether it keeps a time span or a number of revisions."),
     FlagDef::new(Clustering, "enable-v2", Bool, "false", "Serve the v2 API.")
-        .until(6).refused(V2),
+        .until(6),
     FlagDef::new(Clustering, "v2-deprecation", OneOf(&["not-yet", "write-only", "write-only-drop-data", "gone"]), "write-only", "Stage of the v2 store's removal.")
-        .since(5).older(&[((3, 5), "not-yet")]).also(&["write-only-drop-data", "gone"]).refused(V2),
+        .since(5).older(&[((3, 5), "not-yet")]).also(&["write-only-drop-data", "gone"]).refused(V2_STAGES),
     // Security
     FlagDef::new(Security, "cert-file", Text, "", "Path of the certificate shown to clients."),
     FlagDef::new(Security, "key-file", Text, "", "Path of its key."),
@@ -250,7 +252,7 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Features, "experimental-compact-hash-check-time", Duration, "1m", "Time between two checks of compaction hashes.")
         .since(5).until(7).deprecated("compact-hash-check-time"),
     FlagDef::new(Features, "experimental-enable-v2v3", Text, "", "Prefix under which v2 requests are kept in v3.")
-        .until(6).refused(V2),
+        .until(6).refused(V2_IN_V3),
     FlagDef::new(Features, "experimental-backend-bbolt-freelist-type", Text, "array", "Freelist of bbolt.")
         .until(5).also(&["", "map"]).refused(BBOLT),
     FlagDef::new(Features, "experimental-enable-lease-checkpoint", Bool, "false", "Record what is left of long leases, for the next leader.")

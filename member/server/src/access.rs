@@ -9,7 +9,7 @@ use member_flags::{Allowed, Flags};
 use tonic::body::Body;
 
 use crate::auth::ClientName;
-use crate::http::error;
+use crate::http::refuse;
 
 /// The rules of a client port.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Access {
         if !self.secure {
             let host = host(request);
             if !self.hosts.allows(host) {
-                return ControlFlow::Break(error(
+                return ControlFlow::Break(refuse(
                     StatusCode::MISDIRECTED_REQUEST,
                     &unrecognized(host),
                 ));
@@ -52,7 +52,7 @@ impl Access {
             && request.uri().path().starts_with("/v3/")
             && request.extensions().get::<ClientName>().is_some()
         {
-            return ControlFlow::Break(error(
+            return ControlFlow::Break(refuse(
                 StatusCode::BAD_REQUEST,
                 "CommonName of client sending a request against gateway will be ignored and not used as expected",
             ));

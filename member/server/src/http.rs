@@ -20,7 +20,7 @@ pub(crate) async fn respond<E: Engine, B>(node: &Node<E>, request: &Request<B>) 
         "/version" | "/health" | "/livez" | "/readyz" | "/metrics" | "/debug/vars"
     );
     if !known {
-        return error(StatusCode::NOT_FOUND, "404 page not found");
+        return refuse(StatusCode::NOT_FOUND, "404 page not found");
     }
     // etcd answers HEAD on these with 405 too.
     if request.method() != Method::GET && !matches!(path, "/metrics" | "/debug/vars") {
@@ -79,7 +79,7 @@ pub(crate) fn respond_peer<E: Engine, B>(node: &Node<E>, request: &Request<B>) -
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.text() + "\n"),
         },
-        _ => error(StatusCode::NOT_FOUND, "404 page not found"),
+        _ => refuse(StatusCode::NOT_FOUND, "404 page not found"),
     }
 }
 
@@ -221,7 +221,17 @@ fn json(body: String) -> Response<Body> {
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+/// A refusal as Go's HTTP server words it.
+pub(crate) fn refuse(status: StatusCode, words: &str) -> Response<Body> {
+    let mut response = text(status, format!("{words}\n"));
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(body.into())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -234,19 +244,9 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 
 /// The answer to another method than GET.
 fn only_get() -> Response<Body> {
-    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     let headers = response.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
-    response
-}
-
-/// A refusal, in the form of Go's `http.Error`.
-pub(crate) fn error(status: StatusCode, reason: &str) -> Response<Body> {
-    let mut response = text(status, format!("{reason}\n"));
-    response.headers_mut().insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
     response
 }
 

@@ -39,6 +39,7 @@ mod resolve;
 mod router;
 mod rpc;
 mod tls;
+mod v2;
 mod watch;
 mod write;
 

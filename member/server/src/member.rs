@@ -42,6 +42,7 @@ use crate::removal::{REMOVED, Removals};
 use crate::replica::Replica;
 use crate::router::{ClientPort, PeerPort};
 use crate::tls::{Acceptor, PeerConnector, TlsError, TlsFiles};
+use crate::v2::{self, V2};
 use crate::watch::WatchHub;
 use crate::write::Writer;
 
@@ -448,6 +449,8 @@ impl<E: Engine> Member<E> {
         core.spawn(async move { counting.count_keys().await });
         let guarding = Arc::clone(&node);
         core.spawn(async move { guarding.guard_quota().await });
+        let expiring = Arc::clone(&node);
+        core.spawn(async move { v2::expire(&expiring).await });
         if !flags.corrupt_check_time.is_zero() {
             let (checking, pause) = (Arc::clone(&node), flags.corrupt_check_time);
             core.spawn(async move { corruption::check_periodically(&checking, pause).await });
@@ -828,7 +831,13 @@ fn serve_ports<E: Engine>(
     let receive = usize::try_from(flags.max_request_bytes)
         .unwrap_or(usize::MAX)
         .saturating_add(GRPC_OVERHEAD_BYTES);
-    let client_port = ClientPort::new(node, receive, flags.enable_grpc_gateway);
+    let v2 = flags
+        .enable_v2
+        .then(|| Arc::new(V2::new(node, receive, clients.stopping.clone())));
+    if let Some(v2) = v2.clone() {
+        clients.spawn(async move { v2.follow().await });
+    }
+    let client_port = ClientPort::new(node, receive, flags.enable_grpc_gateway, v2);
     for (listener, tls) in ports.client {
         let port = client_port.clone();
         let access = Arc::new(Access::new(flags, tls.is_secure()));

@@ -26,6 +26,8 @@ pub(crate) struct Replica<E: Engine> {
     pub(crate) replaced: Notify,
     /// Hears which leases come and go.
     pub(crate) leases: LeaseFeed,
+    /// Rung when the v2 keys may have changed.
+    pub(crate) v2_changed: watch::Sender<()>,
     /// Takes the events of what is applied.
     pub(crate) feed: Feed,
     pub(crate) quota: Quota,
@@ -54,6 +56,7 @@ impl<E: Engine> Replica<E> {
             compaction: Notify::new(),
             replaced: Notify::new(),
             leases: LeaseFeed::new(checkpoints_leases),
+            v2_changed: watch::Sender::default(),
             feed: Feed::default(),
             quota,
             over_quota: Notify::new(),
@@ -91,6 +94,7 @@ impl<E: Engine> Replica<E> {
         self.tokens.replaced(&users_before, &users);
         self.replaced.notify_one();
         self.leases.replaced();
+        self.v2_changed.send_replace(());
         self.feed.jump(revision);
         self.publish(applied);
         Ok(())

@@ -34,6 +34,7 @@ use crate::node::Node;
 use crate::peer::link::MEMBER_ID;
 use crate::peer::service::PeerService;
 use crate::rpc::Sent;
+use crate::v2::V2;
 
 /// What a learner answers; the range only when it is serializable, which the service checks.
 const LEARNER_CALLS: [&str; 3] = [
@@ -56,6 +57,8 @@ pub(crate) struct ClientPort<E: Engine> {
     health: HealthServer<HealthService>,
     /// The bytes of a request that comes as JSON; `None`: no such request is served.
     gateway: Option<usize>,
+    /// `None`: the v2 API is not served.
+    v2: Option<Arc<V2<E>>>,
 }
 
 impl<E: Engine> Clone for ClientPort<E> {
@@ -72,13 +75,19 @@ impl<E: Engine> Clone for ClientPort<E> {
             election: self.election.clone(),
             health: self.health.clone(),
             gateway: self.gateway,
+            v2: self.v2.clone(),
         }
     }
 }
 
 impl<E: Engine> ClientPort<E> {
     /// The services over a member; `receive` bounds the bytes of a request. `json`: also as JSON.
-    pub(crate) fn new(node: &Arc<Node<E>>, receive: usize, json: bool) -> Self {
+    pub(crate) fn new(
+        node: &Arc<Node<E>>,
+        receive: usize,
+        json: bool,
+        v2: Option<Arc<V2<E>>>,
+    ) -> Self {
         Self {
             node: Arc::clone(node),
             kv: KvServer::new(KvService(Arc::clone(node)))
@@ -109,6 +118,7 @@ impl<E: Engine> ClientPort<E> {
                 .max_decoding_message_size(receive)
                 .max_encoding_message_size(usize::MAX),
             gateway: json.then_some(receive),
+            v2,
         }
     }
 
@@ -117,7 +127,7 @@ impl<E: Engine> ClientPort<E> {
         request: Request<Incoming>,
         access: &Access,
     ) -> Response<Sent> {
-        let (port, request) = match self.serve(request).await {
+        let (mut port, request) = match self.serve(request).await {
             Ok(response) => return response,
             Err(unserved) => unserved,
         };
@@ -128,8 +138,11 @@ impl<E: Engine> ClientPort<E> {
         };
         let path = request.uri().path();
         let json = path.starts_with("/v3/") || path.starts_with("/v3beta/") || path == "/v3";
-        let mut response = match port.gateway {
-            Some(receive) if json => gateway::respond(port, request, receive).await,
+        let keys = port.v2.take();
+        let keys = keys.filter(|_| path == "/v2" || path.starts_with("/v2/"));
+        let mut response = match (keys, port.gateway) {
+            (Some(keys), _) => keys.respond(request).await,
+            (None, Some(receive)) if json => gateway::respond(port, request, receive).await,
             _ => plain::respond(&port.node, &request).await,
         };
         readers.tell(response.headers_mut());

@@ -39,7 +39,9 @@ impl Alarmed {
                 | Op::LeaseCheckpoint(_)
                 | Op::Alarm(_)
                 | Op::Auth(_)
-                | Op::Downgrade(_) => Ok(()),
+                | Op::Downgrade(_)
+                // The alarm says nothing of them.
+                | Op::V2(_) => Ok(()),
                 _ => Err(Error::CorruptAlarm),
             };
         }
@@ -65,6 +67,10 @@ impl Op {
             Op::Put(put) => cost_put(put),
             Op::Txn(txn) => cost_txn(txn),
             Op::LeaseGrant(_) => LEASE_OVERHEAD,
+            Op::V2(command) => match command.added_bytes() {
+                0 => 0,
+                bytes => KEY_OVERHEAD + bytes,
+            },
             _ => 0,
         }
     }

@@ -19,6 +19,7 @@ use crate::history::Event;
 use crate::layout::{Arena, meta};
 use crate::lease;
 use crate::store::{LogPosition, State, Store};
+use crate::v2::Within;
 use crate::view::View;
 
 /// A batch of commands under way. Dropped without a commit, nothing of it happened.
@@ -153,6 +154,14 @@ impl<'a, B: Backend> Applier<'a, B> {
                 Ok(Response::Empty)
             }
             Op::Auth(op) => Ok(self.auth(op)?),
+            Op::V2(command) => {
+                let mut rows = Within {
+                    backend: &self.store.backend,
+                    batch: &mut self.batch,
+                };
+                let answer = member_v2::apply(&mut rows, command)?;
+                Ok(answer.map_or(Response::Empty, |answer| Response::V2(Box::new(answer))))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Command {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// What to do. Never empty in a command that was decoded.
-    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Op", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16")]
     pub op: Option<Op>,
     /// The user who asks; empty while authentication is off, and for what members do on their own.
     #[prost(string, tag = "14")]
@@ -64,6 +64,9 @@ pub enum Op {
     /// Changes users and roles, or makes a token known.
     #[prost(message, tag = "12")]
     Auth(AuthOp),
+    /// Changes the v2 keys.
+    #[prost(message, boxed, tag = "16")]
+    V2(Box<member_v2::Command>),
 }
 
 impl Op {
@@ -74,6 +77,7 @@ impl Op {
             Op::DeleteRange(delete) => !delete.range_end.is_empty(),
             Op::Txn(txn) => txn.may_be_long(),
             Op::LeaseRevoke(_) => true,
+            Op::V2(command) => command.may_be_long(),
             _ => false,
         }
     }
@@ -128,6 +132,7 @@ impl Command {
         let command: Command = Message::decode(bytes)?;
         match &command.op {
             None | Some(Op::Auth(AuthOp { request: None })) => Err(DecodeError::UnknownOperation),
+            Some(Op::V2(command)) if !command.is_known() => Err(DecodeError::UnknownOperation),
             Some(_) => Ok(command),
         }
     }
@@ -612,6 +617,8 @@ pub enum Response {
         /// The token, after an authentication.
         token: String,
     },
+    /// What became of a write of the v2 keys.
+    V2(Box<Result<member_v2::Event, member_v2::Refusal>>),
 }
 
 /// The result of a transaction.

@@ -91,6 +91,16 @@ impl From<Corruption> for Error {
     }
 }
 
+impl From<member_v2::Damaged> for Error {
+    fn from(member_v2::Damaged(what): member_v2::Damaged) -> Self {
+        Corruption {
+            table: "meta",
+            what,
+        }
+        .into()
+    }
+}
+
 /// Why stored state cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -363,6 +363,11 @@ pub(crate) mod meta {
     pub(crate) const ALARMS_END: &[u8] = b"alarm0";
     pub(crate) const DOWNGRADE: &[u8] = b"downgrade";
 
+    /// The rows of the v2 keys.
+    pub(crate) const V2: &[u8] = b"v2/";
+    /// One past the last key that begins with [`V2`].
+    pub(crate) const V2_END: &[u8] = b"v20";
+
     /// Alarms lie together by type.
     pub(crate) fn alarm(kind: i32, member_id: u64) -> Bytes {
         [ALARMS, &kind.to_be_bytes(), &member_id.to_be_bytes()]

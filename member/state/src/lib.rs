@@ -32,6 +32,7 @@ mod memory;
 mod read;
 mod records;
 mod store;
+mod v2;
 mod validate;
 mod view;
 mod walk;
@@ -61,6 +62,7 @@ pub use lease::MAX_LEASE_TTL;
 pub use memory::MemoryBackend;
 pub use records::{AccessControl, Record};
 pub use store::{LogPosition, Store};
+pub use v2::V2Rows;
 pub use validate::{
     MAX_TXN_DEPTH, validate_delete_range, validate_lease_grant, validate_put, validate_range,
     validate_txn,

@@ -71,7 +71,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn crates_depend_only_along_the_arrows() {
-    let allowed: [(&str, &[&str]); 11] = [
+    let allowed: [(&str, &[&str]); 12] = [
         ("base2histogram", &[]),
         // `member snapshot restore` builds a data directory without a server: state, log and membership.
         (
@@ -97,11 +97,13 @@ fn crates_depend_only_along_the_arrows() {
                 "member-log",
                 "member-proto",
                 "member-state",
+                "member-v2",
                 "openraft",
             ],
         ),
-        ("member-state", &[]),
+        ("member-state", &["member-v2"]),
         ("member-store", &["member-state", "rocksdb"]),
+        ("member-v2", &[]),
         (
             "provisioner",
             &["clap", "member-flags", "member-proto", "testbed"],
@@ -134,6 +136,7 @@ fn only_the_member_links_rocksdb() {
         "member-bolt",
         "member-log",
         "member-state",
+        "member-v2",
     ] {
         let tree = tree(&["-p", package]);
         assert!(!tree.contains("librocksdb-sys"), "{package} links RocksDB");
@@ -151,7 +154,8 @@ fn the_state_has_no_clock_no_files_no_tasks() {
             "member-state links {banned}"
         );
     }
-    for (path, text) in sources("member/state/src") {
+    let v2 = sources("member/v2/src");
+    for (path, text) in sources("member/state/src").into_iter().chain(v2) {
         let (text, _tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
         for banned in [
             "std::fs",

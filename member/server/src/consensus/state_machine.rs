@@ -166,6 +166,7 @@ impl<E: Engine> StateMachine<E> {
         let mut answers: VecDeque<(oneshot::Sender<Outcome>, Answer)> =
             VecDeque::with_capacity(entries.len());
         let mut compacted = false;
+        let mut v2 = false;
         let mut leases = Vec::new();
         let mut departed = Vec::new();
         let mut grown = false;
@@ -223,6 +224,7 @@ impl<E: Engine> StateMachine<E> {
                             self.replica.tokens.observe(op, position.index);
                         }
                     }
+                    v2 |= matches!(command.op, Some(Op::V2(_)));
                     compacted |= answer.is_ok() && matches!(command.op, Some(Op::Compact(_)));
                     if let Some(waiter) = waiter {
                         answers.push_back((waiter, answer));
@@ -236,6 +238,9 @@ impl<E: Engine> StateMachine<E> {
         applier.commit().map_err(io::Error::other)?;
         self.replica.leases.applied(&leases);
         self.replica.feed.publish(before, after, events);
+        if v2 {
+            self.replica.v2_changed.send_replace(());
+        }
         // Before the entry counts as applied: who waits for that sees the removal.
         if !departed.is_empty() {
             self.removals.set(self.removed.clone());

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::json::write_string;
+use member_v2::write_string;
 
 /// The HTTP status of a refusal, as grpc-gateway of etcd 3.4 maps it.
 fn http_status(code: Code) -> StatusCode {
@@ -80,5 +80,5 @@ pub(super) fn refused_line(status: &Status) -> (StatusCode, String) {
 
 /// What is not a call.
 pub(super) fn plain(status: StatusCode) -> Response<Body> {
-    crate::http::error(status, status.canonical_reason().unwrap_or_default())
+    crate::http::refuse(status, status.canonical_reason().unwrap_or_default())
 }

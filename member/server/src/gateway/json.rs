@@ -6,7 +6,7 @@ const MAX_DEPTH: usize = 200;
 
 /// A JSON value; of an object's equal keys the last one counts.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Null,
     Bool(bool),
     Number(String),
@@ -18,7 +18,7 @@ pub(super) enum Json {
 
 impl Json {
     /// What Go's errors call it.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "bool",
@@ -53,7 +53,7 @@ pub(super) fn first(text: &[u8]) -> Result<(Json, usize), Unread> {
 }
 
 /// Reads a text that is one value, as Go's `json.Unmarshal` does.
-pub(super) fn only(text: &[u8]) -> Result<Json, String> {
+pub(crate) fn only(text: &[u8]) -> Result<Json, String> {
     let ended = || "unexpected end of JSON input".to_owned();
     let (value, end) = first(text).map_err(|unread| match unread {
         Unread::Blank | Unread::Cut => ended(),
@@ -327,25 +327,6 @@ impl Reader<'_> {
     }
 }
 
-/// Writes a string as Go does: also safe inside HTML.
-pub(super) fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0'..'\x20' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(character)));
-            }
-            plain => out.push(plain),
-        }
-    }
-    out.push('"');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,7 +412,7 @@ mod tests {
         assert!(matches!(value, Json::String(text, _) if text == "a\u{e4}\u{1f600}\n"));
         assert_eq!(end, 23);
         let mut out = String::new();
-        write_string(&mut out, "<a&\"\u{1}>\n");
+        member_v2::write_string(&mut out, "<a&\"\u{1}>\n");
         assert_eq!(out, r#""\u003ca\u0026\"\u0001\u003e\n""#);
     }
 }

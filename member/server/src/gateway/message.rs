@@ -5,12 +5,13 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
+use member_v2::write_string;
 use prost_reflect::{
     Cardinality, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor,
     ReflectMessage, Value,
 };
 
-use super::json::{self, Json, write_string};
+use super::json::{self, Json};
 
 /// Go's reader does not look at the bits behind the last byte.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -10,7 +10,7 @@
 
 mod answer;
 mod call;
-mod json;
+pub(crate) mod json;
 mod message;
 mod routes;
 mod stream;

@@ -256,7 +256,8 @@ fn response_op(response: Response) -> pb::ResponseOp {
         | Response::Alarm(_)
         | Response::Auth { .. }
         | Response::LeaseGrant { .. }
-        | Response::LeaseRevoke { .. } => None,
+        | Response::LeaseRevoke { .. }
+        | Response::V2(_) => None,
         Response::Range(response) => Some(Wire::ResponseRange(range_response(header, response))),
         Response::Put { revision, prev } => Some(Wire::ResponsePut(pb::PutResponse {
             header: at(revision),

@@ -10,7 +10,7 @@ use member_state::{AuthRequest, Op};
 use super::histogram::Histogram;
 
 /// etcd's names of the commands.
-const KINDS: [&str; 24] = [
+const KINDS: [&str; 28] = [
     "Put",
     "DeleteRange",
     "Txn",
@@ -34,8 +34,15 @@ const KINDS: [&str; 24] = [
     "AuthRoleDelete",
     "AuthRoleGrantPermission",
     "AuthRoleRevokePermission",
+    "PUT",
+    "POST",
+    "DELETE",
+    "SYNC",
     "unknown",
 ];
+
+/// Which of them are of the v2 keys.
+const V2: std::ops::RangeInclusive<usize> = 23..=26;
 
 fn kind_of(op: Option<&Op>) -> usize {
     let Some(op) = op else {
@@ -54,6 +61,19 @@ fn kind_of(op: Option<&Op>) -> usize {
         Op::Alarm(_) => 9,
         Op::Downgrade(_) => 10,
         Op::Auth(auth) => kind_of_auth(auth.request.as_ref()),
+        Op::V2(command) => kind_of_v2(command),
+    }
+}
+
+fn kind_of_v2(command: &member_v2::Command) -> usize {
+    use member_v2::{Op, WriteOp};
+    let Some(Op::Write(write)) = &command.op else {
+        return 26;
+    };
+    match &write.op {
+        Some(WriteOp::Create(create)) if create.in_order => 24,
+        Some(WriteOp::Delete(_) | WriteOp::CompareAndDelete(_)) => 25,
+        _ => 23,
     }
 }
 
@@ -95,10 +115,12 @@ impl Applies {
     }
 
     pub(super) fn render(&self, out: &mut String, name: &str) {
-        for (kind, [refused, done]) in KINDS.iter().zip(&self.0) {
+        for (number, (kind, [refused, done])) in KINDS.iter().zip(&self.0).enumerate() {
+            let version = if V2.contains(&number) { "v2" } else { "v3" };
             for (histogram, success) in [(refused, false), (done, true)] {
                 if !histogram.is_empty() {
-                    let labels = format!("op=\"{kind}\",success=\"{success}\",version=\"v3\",");
+                    let labels =
+                        format!("op=\"{kind}\",success=\"{success}\",version=\"{version}\",");
                     histogram.render(out, name, &labels);
                 }
             }

@@ -57,6 +57,10 @@ impl Histogram {
         self.count.load(Ordering::Relaxed)
     }
 
+    pub(super) fn total(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count() == 0
     }

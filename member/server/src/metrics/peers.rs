@@ -112,6 +112,16 @@ impl Peer {
         self.send_failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How often it answered when it was asked whether it is there, and how long that took in all.
+    pub(crate) fn round_trips(&self) -> (u64, Duration) {
+        (self.round_trip.count(), self.round_trip.total())
+    }
+
+    /// Messages that did not get there.
+    pub(crate) fn failures(&self) -> u64 {
+        self.send_failures.load(Ordering::Relaxed)
+    }
+
     /// It was asked whether it is there; how long the answer took, if it came.
     pub(crate) fn probed(&self, answered: Option<Duration>) {
         let was = self.active.swap(answered.is_some(), Ordering::Relaxed);

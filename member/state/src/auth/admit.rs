@@ -158,6 +158,8 @@ impl Auth {
                 | Op::LeaseGrant(_)
                 | Op::LeaseCheckpoint(_),
             )
+            // Users and roles are of the v3 keys alone, as in etcd.
+            | Some(Op::V2(_))
             | None => Ok(()),
         }
     }

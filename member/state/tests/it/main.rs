@@ -12,3 +12,4 @@ mod history;
 mod lease;
 mod model;
 mod reopen;
+mod v2;

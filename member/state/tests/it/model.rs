@@ -131,6 +131,7 @@ impl Model {
             | Op::ClusterVersion(_)
             | Op::Alarm(_)
             | Op::Downgrade(_)
+            | Op::V2(_)
             | Op::Auth(_) => Ok(Response::Empty),
             Op::LeaseGrant(grant) if grant.id == 0 => Err(LEASE_NOT_FOUND),
             Op::LeaseGrant(grant) if grant.ttl > 9_000_000_000 => Err(TTL_TOO_LARGE),
