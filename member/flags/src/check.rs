@@ -62,6 +62,7 @@ impl Flags {
             &self.initial_advertise_peer_urls,
         )?;
         check_advertised("advertise-client-urls", &self.advertise_client_urls)?;
+        self.check_discovery()?;
         self.check_timing()?;
         if !self.listen_client_urls.is_empty() && self.advertise_client_urls.is_empty() {
             return Err(FlagError::AdvertiseClientMissing);

@@ -381,7 +381,7 @@ mod tests {
             ("enable-pprof", "F"),
             ("max-wals", "0x5"),
             ("corrupt-check-time", "0h"),
-            ("discovery-fallback", "proxy"),
+            ("v2-deprecation", "not-yet"),
             ("listen-client-http-urls", ""),
         ] {
             assert!(lookup(name).unwrap().accepts(value), "{name} {value}");

@@ -69,7 +69,7 @@ pub enum FlagError {
     /// A sub-command of etcd.
     #[error("the sub-command {name} is not supported by this release of member")]
     SubCommand {
-        /// `gateway` or `grpc-proxy`.
+        /// `grpc-proxy`.
         name: String,
     },
     /// An argument or a variable that is not UTF-8.
@@ -164,6 +164,34 @@ pub enum FlagError {
         /// Why it cannot be honoured.
         why: String,
     },
+    /// More than one way to find the members.
+    #[error(
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\"{} or \"discovery-srv\"",
+        if *v3 { ", \"discovery-endpoints\"" } else { "" }
+    )]
+    ManyBootstraps {
+        /// Whether a v3 service is among them, which only etcd 3.6 and later name.
+        v3: bool,
+    },
+    /// Settings of both kinds of discovery service.
+    #[error(
+        "both v2 discovery settings (discovery, discovery-proxy) and v3 discovery settings (discovery-token, discovery-endpoints, discovery-cert, discovery-key, discovery-cacert, discovery-user, discovery-password) are set"
+    )]
+    BothDiscoveries,
+    /// A v3 discovery service without its token, or the reverse.
+    #[error("both --discovery-token and --discovery-endpoints must be set")]
+    HalfDiscovery,
+    /// A flag that means nothing without another.
+    #[error("--{flag} is set, but not --{needs}, without which it means nothing")]
+    Companion {
+        /// The flag given.
+        flag: &'static str,
+        /// The flag that is missing.
+        needs: &'static str,
+    },
+    /// A discovery service is named by a member that joins a running cluster.
+    #[error("discovery URL should not be set when joining existing initial cluster")]
+    DiscoveryWhenJoining,
     /// A flag that says what to do, used as a setting.
     #[error("--{name} is an action of the command line and not a setting")]
     NotASetting {

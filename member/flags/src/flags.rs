@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    Allowed, ClusterState, FeatureGates, FlagDef, FlagError, Group, InitialCluster, LogFormat,
-    LogLevel, LogOutput, Support, Urls, cipher, gates,
+    Allowed, ClusterState, DiscoveryFlags, FeatureGates, FlagDef, FlagError, Group, InitialCluster,
+    LogFormat, LogLevel, LogOutput, Support, Urls, cipher, gates,
     go::{format_duration, parse_bool, parse_duration, parse_i64, parse_u32, parse_u64},
     lookup,
 };
@@ -64,6 +64,8 @@ pub struct Flags {
     pub initial_cluster_state: ClusterState,
     /// `--initial-cluster-token`
     pub initial_cluster_token: String,
+    /// How the members are found when `--initial-cluster` does not list them.
+    pub discovery: DiscoveryFlags,
     /// `--strict-reconfig-check`
     pub strict_reconfig_check: bool,
     /// `--max-learners`; a negative number allows none.
@@ -196,6 +198,7 @@ impl Default for Flags {
             initial_cluster: InitialCluster::default(),
             initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
+            discovery: DiscoveryFlags::default(),
             strict_reconfig_check: true,
             max_learners: 1,
             force_new_cluster: false,
@@ -535,11 +538,13 @@ impl Flags {
                     }));
                 }
             },
-            // A test sets every honoured flag of the table, so that none ends here.
-            _ => {
-                return Err(Fault::Error(FlagError::Undefined {
-                    name: def.name.to_owned(),
-                }));
+            name => {
+                if !self.discovery.assign(name, value)? {
+                    // A test sets every honoured flag of the table, so that none ends here.
+                    return Err(Fault::Error(FlagError::Undefined {
+                        name: name.to_owned(),
+                    }));
+                }
             }
         }
         Ok(())
@@ -583,6 +588,7 @@ impl Flags {
             initial_cluster,
             initial_cluster_state,
             initial_cluster_token,
+            discovery,
             strict_reconfig_check,
             max_learners,
             force_new_cluster,
@@ -640,7 +646,7 @@ impl Flags {
             log_outputs,
         } = self;
         let path = |path: &Option<PathBuf>| path.as_deref().map(path_text).unwrap_or_default();
-        vec![
+        let mut values = vec![
             ("name", name.clone()),
             ("data-dir", path(data_dir)),
             ("wal-dir", path(wal_dir)),
@@ -777,7 +783,9 @@ impl Flags {
                     .collect::<Vec<_>>()
                     .join(","),
             ),
-        ]
+        ];
+        values.extend(discovery.values());
+        values
     }
 }
 
@@ -806,7 +814,7 @@ fn refused(name: &str, why: &str) -> Fault {
     })
 }
 
-fn path(value: &str) -> Option<PathBuf> {
+pub(crate) fn path(value: &str) -> Option<PathBuf> {
     (!value.is_empty()).then(|| PathBuf::from(value))
 }
 
@@ -816,7 +824,7 @@ fn names(value: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn path_text(path: &Path) -> String {
+pub(crate) fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

@@ -10,6 +10,9 @@ pub fn usage() -> &'static str {
   member [flags]
     Start a member of an etcd-compatible cluster.
 
+  member gateway start [flags]
+    Start a TCP proxy in front of a cluster; see member gateway start --help.
+
   member --version
     Show the version of member.
 

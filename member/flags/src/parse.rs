@@ -89,8 +89,7 @@ pub fn parse(
         Parsed::Line(line) => line,
     };
     if let Some(arg) = line.positional {
-        let name = matches!(arg.as_str(), "gateway" | "grpc-proxy");
-        return Err(if name {
+        return Err(if arg == "grpc-proxy" {
             FlagError::SubCommand { name: arg }
         } else {
             FlagError::NotAFlag { arg }

@@ -78,6 +78,12 @@ impl Flags {
             .into_iter()
             .filter_map(|(name, value)| lookup(name).map(|def| (def, value)))
             .filter(|(def, value)| !def.same(value, def.default_in(minor)))
+            // Its default has changed, which matters to a member that asks a discovery service and to no other.
+            .filter(|(def, value)| {
+                def.name != "discovery-fallback"
+                    || value == "proxy"
+                    || !self.discovery.url.is_empty()
+            })
             .collect();
         // Listening for clients on a given address makes the advertised one obligatory, be it the default.
         let position = |name: &str| spoken.iter().position(|(def, _)| def.name == name);
@@ -168,10 +174,17 @@ fn yaml(spoken: Vec<(&'static FlagDef, String)>) -> String {
         match section_of(def.name) {
             None => top.push_str(&format!("{}: {value}\n", def.name)),
             Some((section, key)) => {
-                let line = format!("  {key}: {value}\n");
+                // The keys of a section inside the section follow one another in the table of sections.
+                let (inner, line) = match key.split_once('.') {
+                    Some((inner, key)) => {
+                        (format!("  {inner}:\n"), format!("    {key}: {value}\n"))
+                    }
+                    None => (String::new(), format!("  {key}: {value}\n")),
+                };
                 match sections.iter_mut().find(|(name, _)| *name == section) {
-                    Some((_, lines)) => lines.push_str(&line),
-                    None => sections.push((section, line)),
+                    Some((_, lines)) if lines.contains(&inner) => lines.push_str(&line),
+                    Some((_, lines)) => lines.push_str(&(inner + &line)),
+                    None => sections.push((section, inner + &line)),
                 }
             }
         }

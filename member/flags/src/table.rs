@@ -13,12 +13,11 @@ use crate::def::{
 };
 
 const BBOLT: &str = "its storage is not bbolt, so the setting has nothing to act on";
-const DISCOVERY: &str = "only static bootstrap is part of it yet; use --initial-cluster";
 const DOWNGRADE: &str = "cluster downgrade is not part of it yet";
 const IGNORED: &str = "no etcd of version 3 gives it a meaning; leave it out";
 const LISTENER: &str = "options of its sockets cannot be set yet";
 const LOG_FILES: &str = "it does not rotate its log files; use logrotate or the service manager";
-const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
+pub(crate) const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
 const RETENTION: &str = "its log keeps what --snapshot-count and --snapshot-catchup-entries ask for; there are no files to count";
 const OWN_CLIENT: &str = "it is no client of itself: the JSON gateway needs no connection";
 const TRACES: &str = "OpenTelemetry export is not part of it";
@@ -85,42 +84,38 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Clustering, "initial-cluster-state", OneOf(&["new", "existing"]), "new", "Whether this member starts a new cluster or joins an existing one."),
     FlagDef::new(Clustering, "initial-cluster-token", Text, "etcd-cluster", "What sets this cluster apart from others with the same URLs."),
     FlagDef::new(Clustering, "advertise-client-urls", Urls, "http://localhost:2379", "This member's client URLs as clients reach them."),
-    FlagDef::new(Clustering, "discovery", Text, "", "URL of a v2 discovery service, with the token.")
-        .refused(DISCOVERY),
+    FlagDef::new(Clustering, "discovery", Text, "", "URL of a v2 discovery service, with the token."),
     FlagDef::new(Clustering, "discovery-endpoints", List, "", "Endpoints of a v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-token", Text, "", "Token of the cluster at the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-dial-timeout", Duration, "2s", "Time to connect to the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-request-timeout", Duration, "5s", "Time for a request to the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-keepalive-time", Duration, "2s", "Time between pings to the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-keepalive-timeout", Duration, "6s", "Time for an answer to such a ping.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-insecure-transport", Bool, "true", "Speak to the v3 discovery service without TLS.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-insecure-skip-tls-verify", Bool, "false", "Trust any v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-cert", Text, "", "Client certificate for the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-key", Text, "", "Client key for the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-cacert", Text, "", "Authority of the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-user", Text, "", "User at the v3 discovery service.")
-        .since(6).refused(DISCOVERY),
+        .since(6),
     FlagDef::new(Clustering, "discovery-password", Text, "", "Password of that user.")
-        .since(6).refused(DISCOVERY),
-    FlagDef::new(Clustering, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", "What to do when discovery fails.")
-        .older(&[((3, 5), "proxy")]).refused(DISCOVERY),
-    FlagDef::new(Clustering, "discovery-proxy", Text, "", "HTTP proxy towards the v2 discovery service.")
-        .refused(DISCOVERY),
-    FlagDef::new(Clustering, "discovery-srv", Text, "", "Domain whose SRV records list the initial members.")
-        .refused(DISCOVERY),
-    FlagDef::new(Clustering, "discovery-srv-name", Text, "", "Suffix of the SRV records' names.")
-        .refused(DISCOVERY),
+        .since(6),
+    FlagDef::new(Clustering, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", "What to do when the v2 discovery service has no place left; only 'exit' can be had.")
+        .older(&[((3, 5), "proxy")]),
+    FlagDef::new(Clustering, "discovery-proxy", Text, "", "HTTP proxy towards the v2 discovery service."),
+    FlagDef::new(Clustering, "discovery-srv", Text, "", "Domain whose SRV records list the initial members."),
+    FlagDef::new(Clustering, "discovery-srv-name", Text, "", "Suffix of the SRV records' names."),
     FlagDef::new(Clustering, "strict-reconfig-check", Bool, "true", "Refuse membership changes that would cost the quorum."),
     FlagDef::new(Clustering, "pre-vote", Bool, "true", "Ask whether an election could be won before calling one.")
         .older(&[((3, 4), "false")]),

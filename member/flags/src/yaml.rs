@@ -13,13 +13,13 @@ use crate::{
     suggest,
 };
 
-/// A nested section and the flags that its keys stand for.
+/// A nested section and the flags that its keys stand for. A dot in a key is a section inside the section.
 struct Section {
     key: &'static str,
     keys: &'static [(&'static str, &'static str)],
 }
 
-/// etcd's two sections. A key without a flag of its own stands for a feature that has none on the command line.
+/// etcd's sections. A key without a flag of its own stands for a feature that has none on the command line.
 const SECTIONS: &[Section] = &[
     Section {
         key: "client-transport-security",
@@ -52,16 +52,32 @@ const SECTIONS: &[Section] = &[
             ),
         ],
     },
+    Section {
+        key: "discovery-config",
+        keys: &[
+            ("endpoints", "discovery-endpoints"),
+            ("token", "discovery-token"),
+            ("dial-timeout", "discovery-dial-timeout"),
+            ("request-timeout", "discovery-request-timeout"),
+            ("keepalive-time", "discovery-keepalive-time"),
+            ("keepalive-timeout", "discovery-keepalive-timeout"),
+            ("secure.cert", "discovery-cert"),
+            ("secure.key", "discovery-key"),
+            ("secure.cacert", "discovery-cacert"),
+            ("secure.insecure-transport", "discovery-insecure-transport"),
+            (
+                "secure.insecure-skip-verify",
+                "discovery-insecure-skip-tls-verify",
+            ),
+            ("auth.username", "discovery-user"),
+            ("auth.password", "discovery-password"),
+        ],
+    },
 ];
 
 /// Sections of etcd that this release honours no key of.
-const REFUSED_SECTIONS: &[(&str, &str)] = &[
-    (
-        "discovery-config",
-        "only static bootstrap is part of it yet; use initial-cluster",
-    ),
-    ("socket-options", "options of its sockets cannot be set yet"),
-];
+const REFUSED_SECTIONS: &[(&str, &str)] =
+    &[("socket-options", "options of its sockets cannot be set yet")];
 
 /// The section and the key inside it that stand for a flag, when etcd takes the flag only there.
 pub(crate) fn section_of(flag: &str) -> Option<(&'static str, &'static str)> {
@@ -95,7 +111,7 @@ pub(crate) fn apply(
     for (key, value) in &root {
         let key = key_text(key);
         if let Some(section) = SECTIONS.iter().find(|section| section.key == key) {
-            apply_section(flags, section, value, &mut taken, warnings)?;
+            apply_section(flags, section, "", value, &mut taken, warnings)?;
         } else if let Some((_, why)) = REFUSED_SECTIONS.iter().find(|(name, _)| *name == key) {
             if !matches!(value, Value::Null)
                 && !matches!(value, Value::Mapping(mapping) if mapping.is_empty())
@@ -128,6 +144,7 @@ pub(crate) fn apply(
 fn apply_section(
     flags: &mut Flags,
     section: &Section,
+    inside: &str,
     value: &Value,
     taken: &mut BTreeSet<&'static str>,
     warnings: &mut Vec<Warning>,
@@ -139,14 +156,27 @@ fn apply_section(
             return Err(wrong_type(
                 other,
                 format!(
-                    "struct field configYAML.{} of type embed.securityConfig",
-                    section.key
+                    "struct field configYAML.{}{} of type embed.securityConfig",
+                    section.key,
+                    inside
+                        .strip_suffix('.')
+                        .map(|key| format!(".{key}"))
+                        .unwrap_or_default()
                 ),
             ));
         }
     };
     for (key, value) in mapping {
-        let key = key_text(key);
+        let key = format!("{inside}{}", key_text(key));
+        let deeper = format!("{key}.");
+        if section
+            .keys
+            .iter()
+            .any(|(name, _)| name.starts_with(&deeper))
+        {
+            apply_section(flags, section, &deeper, value, taken, warnings)?;
+            continue;
+        }
         let path = format!("{}.{key}", section.key);
         let flag = section
             .keys

@@ -47,6 +47,22 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
+    /// The host is another machine's. etcd's sentence, then the facts.
+    #[error(
+        "listen tcp {}: bind: cannot assign requested address: {host} resolves to {}, and none of it is an address of this machine",
+        addresses[0], texts(addresses)
+    )]
+    NotLocal {
+        /// The host.
+        host: String,
+        /// What it resolves to; never empty.
+        addresses: Vec<SocketAddr>,
+    },
+}
+
+fn texts(addresses: &[SocketAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
+    texts.join(", ")
 }
 
 /// Go's words, which operators search for.
@@ -59,7 +75,7 @@ fn bind_text(error: &io::Error) -> String {
     }
 }
 
-/// Binds a listen URL; a host name is resolved, IPv4 first as Go does.
+/// Binds a listen URL.
 pub(crate) async fn bind(url: &str) -> Result<TcpListener, ListenError> {
     let bad = || ListenError::BadUrl {
         url: url.to_owned(),
@@ -70,7 +86,14 @@ pub(crate) async fn bind(url: &str) -> Result<TcpListener, ListenError> {
         .ok_or_else(bad)?
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let port = uri.port_u16().ok_or_else(bad)?;
+    bind_host(host, uri.port_u16().ok_or_else(bad)?).await
+}
+
+/// Binds a port of a host: of a name the first address that is this machine's, IPv4 first as in Go.
+///
+/// # Errors
+/// The name has no address, none of this machine, or the port is taken.
+pub async fn bind_host(host: &str, port: u16) -> Result<TcpListener, ListenError> {
     let lookup = |source| ListenError::Lookup {
         host: host.to_owned(),
         source,
@@ -80,13 +103,22 @@ pub(crate) async fn bind(url: &str) -> Result<TcpListener, ListenError> {
         .map_err(lookup)?
         .collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
-    let address = *addresses
-        .first()
-        .ok_or_else(|| lookup(io::ErrorKind::NotFound.into()))?;
-    // tokio sets SO_REUSEADDR, so that a restart does not wait for old connections to time out.
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ListenError::Bind { address, source })
+    if addresses.is_empty() {
+        return Err(lookup(io::ErrorKind::NotFound.into()));
+    }
+    let named = host.parse::<std::net::IpAddr>().is_err();
+    for &address in &addresses {
+        // tokio sets SO_REUSEADDR, so that a restart does not wait for old connections to time out.
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source) if named && source.kind() == io::ErrorKind::AddrNotAvailable => {}
+            Err(source) => return Err(ListenError::Bind { address, source }),
+        }
+    }
+    Err(ListenError::NotLocal {
+        host: host.to_owned(),
+        addresses,
+    })
 }
 
 /// Settings of HTTP/2 on a port.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use member_flags::{Bootstrap, ClusterState, FlagError, Flags, Url};
+use member_discovery::{DiscoveryError, Registration};
+use member_flags::{Bootstrap, ClusterState, FlagError, Flags, Source, Url};
 use member_log::{Identity, Log, LogError, LogOptions};
 use member_proto::peerpb::control_request::Call;
 use member_proto::peerpb::control_response::Answer;
@@ -27,6 +28,7 @@ use crate::barrier::Barrier;
 use crate::connected::Connected;
 use crate::consensus::{self, Consensus, Settings, Stopped};
 use crate::corruption::{self, InitialCheck};
+use crate::discover::{check_bootstrap, check_writable, discover, peer_name};
 use crate::engine::Engine;
 use crate::join::join;
 use crate::leases::Leases;
@@ -73,6 +75,17 @@ pub enum MemberError {
     /// The flags contradict each other or the cluster.
     #[error(transparent)]
     Flags(#[from] FlagError),
+    /// The other members are not found.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// Nothing can be written where the data is to be.
+    #[error("cannot write to data directory {}", dir.display())]
+    DataDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A URL cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -148,6 +161,15 @@ impl MemberError {
             // As etcd: what was asked for has happened.
             Self::Removed => 0,
             _ => 1,
+        }
+    }
+
+    /// etcd's log line for it, and the lines of advice that follow.
+    #[must_use]
+    pub fn log_lines(&self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Discovery(error) => error.log_lines(),
+            _ => ("discovery failed", &[]),
         }
     }
 }
@@ -256,8 +278,8 @@ impl<E: Engine> Member<E> {
                 log: layout.log,
             });
         }
-        let bootstrap = if first_start {
-            Some(flags.check_bootstrap(&crate::resolve::address)?)
+        let listed = if first_start && flags.source() == Source::Static {
+            Some(check_bootstrap(flags.clone()).await?)
         } else {
             None
         };
@@ -270,19 +292,27 @@ impl<E: Engine> Member<E> {
         if !flags.peer_skip_client_san_verification {
             peer_tls = peer_tls.checking_origin();
         }
-        let connector = PeerConnector::new(peer_files)?;
+        let connector = PeerConnector::new(peer_files)?.named(peer_name(flags));
         let client = bind(&flags.listen_client_urls, &client_tls).await?;
         let metrics_ports = bind(&flags.listen_metrics_urls, &client_tls).await?;
-        let birth = match bootstrap {
-            Some(bootstrap) => {
-                let birth = Birth::of(bootstrap, flags, &connector).await?;
-                // Before the peer port is bound: members that start together must not wait for one another's answers.
-                birth
-                    .refuse_second(&connector, flags.election_timeout_ms)
-                    .await?;
-                Some(birth)
-            }
-            None => None,
+        let birth = if first_start {
+            let bootstrap = match listed {
+                Some(bootstrap) => bootstrap,
+                None => {
+                    // A registration is not taken back: what can fail without it is tried before.
+                    drop(bind(&flags.listen_peer_urls, &peer_tls).await?);
+                    check_writable(flags)?;
+                    discover(flags, Registration::New).await?
+                }
+            };
+            let birth = Birth::of(bootstrap, flags, &connector).await?;
+            // Before the peer port is bound: members that start together must not wait for one another's answers.
+            birth
+                .refuse_second(&connector, flags.election_timeout_ms)
+                .await?;
+            Some(birth)
+        } else {
+            None
         };
         let peer = bind(&flags.listen_peer_urls, &peer_tls).await?;
         let ports = Ports {
@@ -703,6 +733,12 @@ async fn identify(
         tracing::info!(
             "the server is already initialized as member before, starting as etcd member..."
         );
+        if matches!(flags.source(), Source::V2 | Source::V3) {
+            tracing::warn!(
+                "wal-dir" = %Layout::of(flags).log.display(),
+                "discovery token is ignored since cluster already initialized; valid logs are found"
+            );
+        }
         return Ok((identity, None));
     }
     // A log without history is that of a member that was stopped before the cluster was founded.
@@ -713,7 +749,7 @@ async fn identify(
     } = match birth {
         Some(birth) => birth,
         None => {
-            let bootstrap = flags.check_bootstrap(&crate::resolve::address)?;
+            let bootstrap = discover(flags, Registration::Done).await?;
             Birth::of(bootstrap, flags, connector).await?
         }
     };

@@ -43,8 +43,6 @@ const GENERATED: &[(&str, &str)] = &[
     ("peer-client-cert-auth", "it follows from `peer` in [tls]"),
     ("peer-trusted-ca-file", "it follows from [tls]"),
     ("peer-auto-tls", "it follows from `peer` in [tls]"),
-    ("discovery", "it follows from [bootstrap]"),
-    ("discovery-srv", "it follows from [bootstrap]"),
     ("config-file", "with it a member ignores every other flag"),
     ("force-new-cluster", "it throws the other members away"),
 ];
@@ -97,7 +95,7 @@ pub(super) fn merge(
         let Some(def) = member_flags::lookup(name) else {
             continue;
         };
-        if is_generated(name) {
+        if generated(name).is_some() {
             continue;
         }
         // An upstream etcd may have what the included member refuses; it checks the value itself.
@@ -170,13 +168,19 @@ pub(super) fn check_together(
     }
 }
 
-fn is_generated(name: &str) -> bool {
-    GENERATED.iter().any(|(generated, _)| *generated == name)
+/// Why a flag is not one for the file.
+fn generated(name: &str) -> Option<&'static str> {
+    // All flags of discovery, of which there are many, are of one piece.
+    if name.starts_with("discovery") {
+        return Some("it follows from [bootstrap]");
+    }
+    let found = GENERATED.iter().find(|(generated, _)| *generated == name);
+    found.map(|(_, why)| *why)
 }
 
 fn name_problem(name: &str, path: &Path, spans: &Spans<'_>) -> Option<Problem> {
     let place = spans.key(path);
-    if let Some((_, why)) = GENERATED.iter().find(|(generated, _)| *generated == name) {
+    if let Some(why) = generated(name) {
         return Some(
             Problem::error(
                 place,

@@ -244,11 +244,6 @@ pub(crate) const CASES: &[Case] = &[
     line(&["--pre-vote", "true"], 1, "'true' is not a valid flag"),
     line(&["--name", "--data-dir", "x"], 1, "'x' is not a valid flag"),
     member_only(
-        &["gateway", "start"],
-        1,
-        "the sub-command gateway is not supported by this release of member",
-    ),
-    member_only(
         &["grpc-proxy"],
         1,
         "the sub-command grpc-proxy is not supported by this release of member",
@@ -647,9 +642,61 @@ pub(crate) const CASES: &[Case] = &[
         "--logger is not supported by this release of member: etcd itself gave up capnslog in 3.5; leave the flag out",
     ),
     member_only(
-        &["--discovery=https://discovery.etcd.io/x"],
+        &[
+            "--discovery=https://discovery.etcd.io/x",
+            "--discovery-fallback=proxy",
+        ],
         1,
-        "--discovery is not supported by this release of member: only static bootstrap is part of it yet; use --initial-cluster",
+        "--discovery-fallback=proxy is not supported by this release of member: the v2 proxy is not part of it; etcd dropped it in 3.6",
+    ),
+    // How members are found.
+    line(
+        &[
+            "--discovery=http://127.0.0.1:1/x",
+            "--initial-cluster=infra0=http://127.0.0.1:1",
+        ],
+        1,
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\" or \"discovery-srv\"",
+    ),
+    line(
+        &[
+            "--discovery=http://127.0.0.1:1/x",
+            "--discovery-srv=example.com",
+        ],
+        1,
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\" or \"discovery-srv\"",
+    ),
+    line(
+        &[
+            "--initial-cluster=infra0=http://127.0.0.1:1",
+            "--discovery-srv=example.com",
+        ],
+        1,
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\" or \"discovery-srv\"",
+    ),
+    member_only(
+        &[
+            "--discovery-srv=example.com",
+            "--discovery-endpoints=http://127.0.0.1:1",
+            "--discovery-token=t",
+        ],
+        1,
+        "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\", \"discovery-endpoints\" or \"discovery-srv\"",
+    ),
+    member_only(
+        &["--discovery-token=t"],
+        1,
+        "both --discovery-token and --discovery-endpoints must be set",
+    ),
+    member_only(
+        &["--discovery=http://127.0.0.1:1/x", "--discovery-token=t"],
+        1,
+        "both v2 discovery settings (discovery, discovery-proxy) and v3 discovery settings (discovery-token, discovery-endpoints, discovery-cert, discovery-key, discovery-cacert, discovery-user, discovery-password) are set",
+    ),
+    member_only(
+        &["--discovery-srv-name=x"],
+        1,
+        "--discovery-srv-name is set, but not --discovery-srv, without which it means nothing",
     ),
     Case {
         args: &[],

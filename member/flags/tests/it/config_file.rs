@@ -155,11 +155,28 @@ fn a_tls_key_outside_its_section_counts_and_is_mentioned() {
 #[test]
 fn sections_without_support_are_refused_unless_empty() {
     run_file("discovery-config: {}\nsocket-options:\n").unwrap();
-    let error = run_file("discovery-config:\n  discovery-token: x\n").unwrap_err();
+    let error = run_file("socket-options:\n  reuse-port: true\n").unwrap_err();
     assert!(
         error
             .to_string()
-            .starts_with("--discovery-config is not supported by this release of member: "),
+            .starts_with("--socket-options is not supported by this release of member: "),
         "{error}"
+    );
+}
+
+#[test]
+fn a_section_inside_a_section_is_read() {
+    let text = "discovery-config:\n  endpoints: [http://127.0.0.1:1, http://127.0.0.1:2]\n  token: t\n  secure:\n    cacert: ca.crt\n    bogus: 1\n  auth:\n    username: u\n";
+    let run = run_file(text).unwrap();
+    let found = &run.flags.discovery;
+    assert_eq!(
+        found.endpoints,
+        ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    );
+    assert_eq!((found.token.as_str(), found.user.as_str()), ("t", "u"));
+    assert_eq!(found.cacert.as_deref(), Some("ca.crt".as_ref()));
+    assert_eq!(
+        run.warnings[1].to_string(),
+        "unknown key discovery-config.secure.bogus in the configuration file"
     );
 }

@@ -288,7 +288,8 @@ impl TlsFiles {
                     provider,
                 }))
         } else {
-            builder.with_root_certificates(RootCertStore::empty())
+            // As etcd: without an authority of the cluster's own, those of this machine.
+            builder.with_root_certificates(member_discovery::system_roots())
         };
         let mut config = builder
             .with_client_auth_cert(certificates(cert)?, key(private)?)

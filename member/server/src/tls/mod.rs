@@ -241,17 +241,29 @@ impl Acceptor {
 
 /// Calls other members' peer ports.
 #[derive(Clone)]
-pub(crate) struct PeerConnector(Option<Arc<Reloaded<ClientConfig>>>);
+pub(crate) struct PeerConnector {
+    files: Option<Arc<Reloaded<ClientConfig>>>,
+    /// What certificates must name, if not the URL's host.
+    name: Option<String>,
+}
 
 impl PeerConnector {
     pub(crate) fn new(files: Option<TlsFiles>) -> Result<Self, TlsError> {
         let reloaded = files
             .map(|files| Reloaded::new(files, TlsFiles::client_config))
             .transpose()?;
-        Ok(Self(reloaded.map(Arc::new)))
+        Ok(Self {
+            files: reloaded.map(Arc::new),
+            name: None,
+        })
     }
 
-    /// Connects to a peer URL; its host is what the certificate must name.
+    /// Demands certificates for this name instead of the URL's host.
+    pub(crate) fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Connects to a peer URL; its host is what the certificate must name, unless another name is set.
     pub(crate) async fn connect(&self, url: &str) -> io::Result<Transport<TcpStream>> {
         let bad = || {
             io::Error::new(
@@ -270,14 +282,15 @@ impl PeerConnector {
         if uri.scheme_str() != Some("https") {
             return Ok(Transport::Plain(stream));
         }
-        let files = self.0.as_ref().ok_or_else(|| {
+        let files = self.files.as_ref().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("peer URL {url} needs --peer-cert-file and --peer-key-file"),
             )
         })?;
         let connector = TlsConnector::from(files.current());
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let name = ServerName::try_from(self.name.clone().unwrap_or_else(|| host.to_owned()))
+            .map_err(io::Error::other)?;
         Ok(Transport::Tls(Box::new(TlsStream::Client(
             connector.connect(name, stream).await?,
         ))))

@@ -1,0 +1,232 @@
+//! One HTTP/1.1 request per connection, to the host of a URL or through a proxy, each with a time limit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use member_flags::{Url, UrlError};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::Refusal;
+use crate::tls::{self, Line, Trust};
+
+/// More than any list of members is long.
+const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// etcd's limit for connecting.
+const DIAL: Duration = Duration::from_secs(30);
+
+/// An answer, its body read.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// `X-Etcd-Index`
+    pub(crate) index: Option<u64>,
+    pub(crate) body: Bytes,
+}
+
+/// The host of a service and the way to it.
+pub(crate) struct Host {
+    url: Url,
+    proxy: Option<Url>,
+    tls: Option<TlsConnector>,
+}
+
+/// Splits a URL with a path; a port that is left out is that of the scheme.
+pub(crate) fn split(raw: &str) -> Result<(Url, String), Refusal> {
+    let raw = raw.trim();
+    let start = raw.find("://").map_or(0, |at| at + 3);
+    let (base, path) = raw.split_at(raw[start..].find('/').map_or(raw.len(), |at| start + at));
+    let whole = |error| {
+        Refusal::Url(match error {
+            UrlError::Parse { reason, .. } => UrlError::Parse {
+                raw: raw.to_owned(),
+                reason,
+            },
+            other => other,
+        })
+    };
+    if path.contains(['?', '#']) {
+        let raw = raw.to_owned();
+        return Err(Refusal::Url(UrlError::Extra { raw }));
+    }
+    let url = match Url::parse(base) {
+        Err(UrlError::HostPort { .. }) if base.len() > start => {
+            let port = if base.starts_with("https") { 443 } else { 80 };
+            Url::parse(&format!("{base}:{port}")).map_err(whole)?
+        }
+        other => other.map_err(whole)?,
+    };
+    if url.scheme().is_unix() {
+        let raw = raw.to_owned();
+        return Err(Refusal::Url(UrlError::Scheme { raw }));
+    }
+    Ok((url, path.trim_end_matches('/').to_owned()))
+}
+
+impl Host {
+    pub(crate) fn new(url: Url, proxy: Option<Url>) -> Result<Self, String> {
+        let tls = url.scheme().is_tls();
+        let tls = tls
+            .then(|| Trust::SYSTEM.connector(b"http/1.1"))
+            .transpose()?;
+        Ok(Self { url, proxy, tls })
+    }
+
+    /// `scheme://host:port`
+    pub(crate) fn name(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// Asks for a path; `form` makes it a PUT.
+    pub(crate) async fn ask(
+        &self,
+        path: &str,
+        form: Option<String>,
+        patience: Duration,
+    ) -> Result<Answer, String> {
+        let asked = tokio::time::timeout(patience, self.exchange(path, form));
+        asked
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {}s", patience.as_secs())))
+    }
+
+    async fn exchange(&self, path: &str, form: Option<String>) -> Result<Answer, String> {
+        let plain_proxy = self.proxy.is_some() && self.tls.is_none();
+        // A proxy of plain HTTP is given the whole URL.
+        let target = if plain_proxy {
+            format!("{}{path}", self.url)
+        } else {
+            path.to_owned()
+        };
+        let mut request = Request::get(target).header(header::HOST, self.url.address());
+        if form.is_some() {
+            request = request
+                .method("PUT")
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        }
+        let body = Full::new(Bytes::from(form.unwrap_or_default()));
+        let request = request.body(body).map_err(|error| error.to_string())?;
+        let (response, _connection) = send(self.connect().await?, request).await?;
+        let status = response.status();
+        let index = response
+            .headers()
+            .get("x-etcd-index")
+            .and_then(|index| index.to_str().ok()?.parse().ok());
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
+        Ok(Answer {
+            status,
+            index,
+            body,
+        })
+    }
+
+    async fn connect(&self) -> Result<Line, String> {
+        let way = self.proxy.as_ref().unwrap_or(&self.url);
+        let stream = dial(way).await?;
+        let stream = if self.proxy.is_some() && self.tls.is_some() {
+            tunnel(stream, self.url.address()).await?
+        } else {
+            stream
+        };
+        tls::open(self.tls.as_ref(), self.url.host(), stream)
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+async fn dial(url: &Url) -> Result<TcpStream, String> {
+    let address = (url.host(), url.port().unwrap_or_default());
+    let failed = |reason: &dyn std::fmt::Display| format!("dial tcp {}: {reason}", url.address());
+    match tokio::time::timeout(DIAL, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => Err(failed(&"i/o timeout")),
+    }
+}
+
+/// Sends a request; the connection lives as long as its handle.
+async fn send(
+    stream: Line,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
+        // A broken connection shows in the answer.
+        let _ = connection.await;
+    }));
+    let response = sender.send_request(request).await.map_err(text)?;
+    Ok((response, connection))
+}
+
+/// Has a proxy connect to the address, for TLS through it.
+async fn tunnel(stream: TcpStream, address: &str) -> Result<TcpStream, String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let request = Request::connect(address)
+        .header(header::HOST, address)
+        .body(Full::new(Bytes::new()))
+        .map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection.without_shutdown());
+    let response = sender.send_request(request).await.map_err(text)?;
+    if !response.status().is_success() {
+        return Err(format!(
+            "the proxy refuses to connect: {}",
+            response.status()
+        ));
+    }
+    drop((response, sender));
+    let parts = connection
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(text)?;
+    Ok(parts.io.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_split_and_faults_are_named() {
+        for (raw, base, path) in [
+            ("http://h:4001/v2/keys/t", "http://h:4001", "/v2/keys/t"),
+            (
+                "https://discovery.etcd.io/t/",
+                "https://discovery.etcd.io:443",
+                "/t",
+            ),
+            ("http://h", "http://h:80", ""),
+        ] {
+            let (url, rest) = split(raw).unwrap();
+            assert_eq!((url.as_str(), rest.as_str()), (base, path), "{raw}");
+        }
+        for (raw, text) in [
+            (
+                "http://%zz",
+                "parse \"http://%zz\": invalid URL escape \"%zz\"",
+            ),
+            ("foo", "URL scheme must be http, https, unix, or unixs: foo"),
+            (
+                "unix://a/b",
+                "URL scheme must be http, https, unix, or unixs: unix://a/b",
+            ),
+            (
+                "http://h:1/t?x=1",
+                "URL must not contain a user, a query or a fragment: http://h:1/t?x=1",
+            ),
+        ] {
+            assert_eq!(split(raw).unwrap_err().to_string(), text);
+        }
+    }
+}
