@@ -1,6 +1,7 @@
 //! One request of the gateway: from HTTP to a call of a service and back.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,14 +10,22 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::json::{self, Unread};
 use super::{answer, message, routes, stream};
 
-/// Bytes of an answer that are turned into JSON on the reactor, where heartbeats wait for it: some milliseconds.
-const SHORT: usize = 256 << 10;
+/// Bytes of an answer that are turned into JSON on the reactor, where heartbeats wait for it: a fraction of a
+/// millisecond, which hundreds of streams may take one after the other.
+const SHORT: usize = 16 << 10;
+
+/// Turns for longer answers: one core stays free of them.
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Semaphore::new(cores.saturating_sub(1).max(1))
+});
 
 /// What the gateway needs of the port that it is part of.
 pub(crate) trait Call: Clone + Send + 'static {
@@ -113,12 +122,22 @@ async fn unary<C: Call>(
     let message =
         unframe(&mut bytes).ok_or_else(|| Status::internal("an answer without a message"))?;
     let description = method.output();
+    to_json_aside(message, description).await
+}
+
+/// Writes a message as JSON without holding up what else the member does.
+pub(super) async fn to_json_aside(
+    message: Bytes,
+    description: MessageDescriptor,
+) -> Result<String, Status> {
     if message.len() <= SHORT {
         return to_json(message, description);
     }
+    let failed = |error: &dyn std::error::Error| Status::internal(error.to_string());
+    let _turn = TURNS.acquire().await.map_err(|error| failed(&error))?;
     tokio::task::spawn_blocking(move || to_json(message, description))
         .await
-        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(|error| failed(&error))?
 }
 
 /// The request's message. An empty body is the message without fields; what follows the first value is ignored.
@@ -174,7 +193,7 @@ pub(super) fn unframe(bytes: &mut BytesMut) -> Option<Bytes> {
     Some(taken.split_off(5).freeze())
 }
 
-pub(super) fn to_json(message: Bytes, description: MessageDescriptor) -> Result<String, Status> {
+fn to_json(message: Bytes, description: MessageDescriptor) -> Result<String, Status> {
     let message = DynamicMessage::decode(description, message)
         .map_err(|error| Status::internal(error.to_string()))?;
     let mut json = String::new();

@@ -10,7 +10,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::call::{Call, frame, to_json, too_large, unframe};
+use super::call::{Call, frame, to_json_aside, too_large, unframe};
 use super::json::{self, Json, Outline, Unread};
 use super::{answer, message};
 
@@ -161,7 +161,7 @@ impl Answers {
                 return None;
             }
             if let Some(message) = unframe(&mut self.bytes) {
-                let line = to_json(message, self.description.clone());
+                let line = to_json_aside(message, self.description.clone()).await;
                 self.ended = line.is_err();
                 return Some(line.map(|json| format!("{{\"result\":{json}}}\n")));
             }
