@@ -16,4 +16,5 @@ mod maint;
 mod metrics;
 mod process;
 mod server;
+mod v2;
 mod watch;
