@@ -53,7 +53,7 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> Head {
 }
 
 /// The next chunk of a chunked body; empty at the end.
-fn chunk(reader: &mut BufReader<TcpStream>) -> String {
+pub(crate) fn chunk(reader: &mut BufReader<TcpStream>) -> String {
     let mut size = String::new();
     reader.read_line(&mut size).expect("a chunk's size");
     let size = usize::from_str_radix(size.trim_end(), 16).expect("a size");

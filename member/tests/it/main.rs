@@ -17,4 +17,5 @@ mod metrics;
 mod process;
 mod server;
 mod tls;
+mod v2;
 mod watch;

@@ -115,6 +115,11 @@ impl Server {
         self.args.push(arg.to_owned());
     }
 
+    /// Takes back the arguments that begin so.
+    pub(crate) fn without(&mut self, prefix: &str) {
+        self.args.retain(|arg| !arg.starts_with(prefix));
+    }
+
     /// Starts the process; its output goes to [`Server::log`].
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "runs already");

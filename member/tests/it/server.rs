@@ -485,7 +485,7 @@ fn flags_that_are_not_honoured_are_refused_by_name() {
         "--auto-tls",
         "--discovery=http://127.0.0.1:1/x",
         "--experimental-memory-mlock",
-        "--enable-v2",
+        "--experimental-enable-v2v3=/v2",
     ] {
         let mut server = Server::single(MEMBER, &[flag]);
         server.start();

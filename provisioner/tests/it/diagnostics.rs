@@ -246,9 +246,9 @@ fn flags_that_do_not_exist_or_cannot_have_the_value() {
         &["heartbeat-interval", "fast"],
     );
     one(
-        &format!("name = \"a\"\n[defaults]\nenable-v2 = true\n{TAIL}"),
-        "3:13 ",
-        &["enable-v2"],
+        &format!("name = \"a\"\n[defaults]\nmemory-mlock = true\n{TAIL}"),
+        "3:16 ",
+        &["memory-mlock"],
     );
     one(
         &format!("name = \"a\"\n[defaults]\nheartbeat-interval = 1000\n{TAIL}"),
@@ -274,13 +274,16 @@ fn values_that_are_impossible_together_are_shown_where_they_stand() {
 
 #[test]
 fn an_upstream_etcd_may_have_flags_that_the_included_member_refuses() {
-    let text = "name = \"a\"\n[defaults]\nenable-v2 = true\n[[member]]\nname = \"m\"\nbinary = \"/usr/bin/etcd\"\n";
+    let text = "name = \"a\"\n[defaults]\nbackend-batch-limit = 100\n[[member]]\nname = \"m\"\nbinary = \"/usr/bin/etcd\"\n";
     let loaded = valid(text);
     let member = &loaded.topology.members[0];
     let instance = provisioner::render::placeholder(&loaded.topology);
     let etcd = provisioner::render::Server::Etcd { minor: (3, 4) };
     let args = provisioner::render::argv(&loaded.topology, member, &instance, etcd).unwrap();
-    assert!(args.contains(&"--enable-v2=true".to_owned()), "{args:?}");
+    assert!(
+        args.contains(&"--backend-batch-limit=100".to_owned()),
+        "{args:?}"
+    );
     // The name of the binary misled: it is the included member after all.
     let error = provisioner::render::argv(
         &loaded.topology,
@@ -291,7 +294,7 @@ fn an_upstream_etcd_may_have_flags_that_the_included_member_refuses() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "member m runs the included member, which has no flag enable-v2"
+        "member m runs the included member, which has no flag backend-batch-limit"
     );
 }
 

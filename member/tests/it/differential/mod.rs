@@ -7,8 +7,10 @@
 //!
 //! A line of a script is `Service.Method`, then the request in protobuf's text format. `{repeat N x}` in a string
 //! stands for N times x. `@key=value` before the method adds metadata; `$name` stands for what an earlier
-//! line kept by `=> field $name` at its end. `NAME = Watch.Watch` opens a stream, `NAME < request` sends to it, `NAME > N` reads N answers.
+//! line kept by `=> field $name` at its end. `NAME = Watch.Watch` opens a stream, `NAME < request` sends to it, `NAME > N` reads N answers. The
+//! lines of a script over plain HTTP are those of `http.rs`.
 
+mod http;
 mod random;
 mod script;
 
@@ -48,6 +50,84 @@ fn differences() -> BTreeMap<(String, String), VecDeque<String>> {
     known
 }
 
+fn script_path(name: &str) -> PathBuf {
+    dir().join("scripts").join(format!("{name}.txt"))
+}
+
+fn script(name: &str) -> String {
+    std::fs::read_to_string(script_path(name)).expect("readable")
+}
+
+/// What the steps of a script have shown so far.
+struct Verdict {
+    name: String,
+    known: BTreeMap<(String, String), VecDeque<String>>,
+    golden: String,
+    unexplained: String,
+}
+
+impl Verdict {
+    fn new(name: &str) -> Self {
+        let mut known = differences();
+        known.retain(|(script, _), _| script == name);
+        Self {
+            name: name.to_owned(),
+            known,
+            golden: String::new(),
+            unexplained: String::new(),
+        }
+    }
+
+    /// One step: the answer of the member, and that of etcd.
+    fn step(&mut self, step: &str, found: &str, expected: &str) {
+        writeln!(self.golden, "> {step}\n{expected}\n").expect("a string");
+        if found == expected {
+            return;
+        }
+        let name = &self.name;
+        let listed = self.known.get_mut(&(name.clone(), step.to_owned()));
+        match listed.and_then(VecDeque::pop_front) {
+            Some(allowed) if allowed.trim() == found.trim() => {}
+            _ => {
+                writeln!(
+                    self.unexplained,
+                    "{name}: {step}\n  member: {found}\n  etcd:   {expected}"
+                )
+                .expect("a string");
+            }
+        }
+    }
+
+    /// Every difference is listed, every listed one was met, and etcd answered what the golden file says.
+    fn pass(mut self) {
+        let name = &self.name;
+        let stored = script_path(name).with_extension("golden");
+        if std::env::var_os("DIFFERENTIAL_UPDATE").is_some() {
+            std::fs::write(&stored, &self.golden).expect("writable");
+        }
+        assert!(
+            self.unexplained.is_empty(),
+            "unexplained:\n{}",
+            self.unexplained
+        );
+        self.known.retain(|_, answers| !answers.is_empty());
+        assert!(
+            self.known.is_empty(),
+            "listed as different, but equal or not asked: {:?}",
+            self.known.keys()
+        );
+        let stored = std::fs::read_to_string(&stored).unwrap_or_default();
+        for (line, (found, expected)) in self.golden.lines().zip(stored.lines()).enumerate() {
+            assert_eq!(found, expected, "{name}.golden, line {}", line + 1);
+        }
+        assert_eq!(
+            self.golden.lines().count(),
+            stored.lines().count(),
+            "{name}.golden"
+        );
+    }
+}
+
 /// Runs one script on a fresh pair of servers.
 fn compare(name: &str, member_args: &[&str], etcd_args: &[&str]) {
     let (mut member, mut etcd) = (
@@ -58,13 +138,8 @@ fn compare(name: &str, member_args: &[&str], etcd_args: &[&str]) {
         server.start();
         server.wait_ready();
     }
-    let path = dir().join("scripts").join(format!("{name}.txt"));
-    let text = std::fs::read_to_string(&path).expect("readable");
-    let steps: Vec<Step> = text.lines().filter_map(Step::parse).collect();
-    let mut known = differences();
-    known.retain(|(script, _), _| script == name);
-    let mut golden = String::new();
-    let mut unexplained = String::new();
+    let steps: Vec<Step> = script(name).lines().filter_map(Step::parse).collect();
+    let mut verdict = Verdict::new(name);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -75,43 +150,10 @@ fn compare(name: &str, member_args: &[&str], etcd_args: &[&str]) {
         for step in &steps {
             let expected = theirs.run(step).await;
             let found = ours.run(step).await;
-            writeln!(golden, "> {step}\n{expected}\n").expect("a string");
-            if found == expected {
-                continue;
-            }
-            let listed = known.get_mut(&(name.to_owned(), step.to_string()));
-            match listed.and_then(VecDeque::pop_front) {
-                Some(allowed) if allowed.trim() == found.trim() => {}
-                _ => {
-                    writeln!(
-                        unexplained,
-                        "{name}: {step}\n  member: {found}\n  etcd:   {expected}"
-                    )
-                    .expect("a string");
-                }
-            }
+            verdict.step(&step.to_string(), &found, &expected);
         }
     });
-    let stored = path.with_extension("golden");
-    if std::env::var_os("DIFFERENTIAL_UPDATE").is_some() {
-        std::fs::write(&stored, &golden).expect("writable");
-    }
-    assert!(unexplained.is_empty(), "unexplained:\n{unexplained}");
-    known.retain(|_, answers| !answers.is_empty());
-    assert!(
-        known.is_empty(),
-        "listed as different, but equal or not asked: {:?}",
-        known.keys()
-    );
-    let stored = std::fs::read_to_string(&stored).unwrap_or_default();
-    for (line, (found, expected)) in golden.lines().zip(stored.lines()).enumerate() {
-        assert_eq!(found, expected, "{name}.golden, line {}", line + 1);
-    }
-    assert_eq!(
-        golden.lines().count(),
-        stored.lines().count(),
-        "{name}.golden"
-    );
+    verdict.pass();
 }
 
 #[test]
@@ -143,6 +185,11 @@ fn membership_answers_equal_etcds() {
 fn auth_answers_equal_etcds() {
     // A cheap cost: the script checks many passwords.
     compare("auth", &["--bcrypt-cost=4"], &["--bcrypt-cost=4"]);
+}
+
+#[test]
+fn v2_answers_equal_etcds() {
+    http::compare("v2", &["--enable-v2"]);
 }
 
 #[test]
