@@ -109,6 +109,8 @@ pub enum Verb {
     Down(DownArgs),
     /// Measure a topology under load, beside another binary.
     Bench(BenchArgs),
+    /// Hosts with systemd and sshd of their own, on a network of their own (root).
+    Lab(LabArgs),
     /// Print a completion script.
     Completions(CompletionsArgs),
     /// Print the manual page.
@@ -376,6 +378,92 @@ pub struct BenchArgs {
     pub timeout: Duration,
 }
 
+/// The lab that is meant when none is named.
+pub const DEFAULT_LAB: &str = "lab";
+
+/// `lab`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision lab up --hosts 3                          infra0..2.example.com at 10.0.1.10..12
+  provision lab ssh infra0
+  provision lab ssh infra0 -- systemctl status ssh
+  provision lab exec -- curl http://infra0.example.com:2379/health
+  provision lab kill infra1 && provision lab start infra1
+  provision lab down
+
+The hosts are reached from inside the lab (`exec`), or with ssh -F and the file that `status` names.")]
+pub struct LabArgs {
+    /// The lab; many may be up at once.
+    #[arg(long, global = true, default_value = DEFAULT_LAB, value_parser = lab_name)]
+    pub name: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: LabVerb,
+}
+
+/// The verbs of labs.
+#[derive(Debug, Subcommand)]
+pub enum LabVerb {
+    /// Bring a lab up, or what is missing of it.
+    Up {
+        /// How many hosts [default: 3, or as it was].
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+        hosts: Option<u8>,
+        /// How long a host may take to start.
+        #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+        timeout: Duration,
+    },
+    /// Show the hosts. Returns 4 when something of it does not run.
+    Status,
+    /// List the labs that this machine knows.
+    List,
+    /// Log in to a host, or run a command there. Returns its exit code.
+    Ssh {
+        /// Name or address of the host.
+        host: String,
+        /// Passed to ssh, so to the shell of the host.
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Run a command of this machine inside the lab's network. Returns its exit code.
+    Exec {
+        /// The command and its arguments.
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// End a host as a power cut does; its disk stays.
+    Kill {
+        /// Name or address of the host.
+        host: String,
+    },
+    /// Start a host that does not run.
+    Start {
+        /// Name or address of the host.
+        host: String,
+        /// How long it may take.
+        #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+        timeout: Duration,
+    },
+    /// End a lab: its hosts, their disks, its network.
+    Down,
+    /// Connect standard input and output with a host; for ssh.
+    #[command(hide = true)]
+    Connect {
+        /// Name or address of the host.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// Serve a zone file; runs inside the lab.
+    #[command(hide = true)]
+    Dns {
+        /// Where to listen, UDP and TCP.
+        address: std::net::SocketAddr,
+        /// The zone; read again when it changes.
+        file: PathBuf,
+    },
+}
+
 /// `completions`
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -384,6 +472,16 @@ pub struct BenchArgs {
 pub struct CompletionsArgs {
     /// The shell.
     pub shell: Shell,
+}
+
+// Names a directory, and is part of command lines.
+fn lab_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if starts_well && text.chars().all(allowed) && text.len() <= 63 {
+        return Ok(text.to_owned());
+    }
+    Err("use 1 to 63 lowercase letters, digits and `-`, starting with a letter or digit".into())
 }
 
 fn minor(text: &str) -> Result<(u32, u32), String> {
@@ -412,7 +510,7 @@ mod tests {
     #[test]
     fn every_verb_has_an_example_or_takes_no_argument() {
         for verb in Cli::command().get_subcommands() {
-            let takes_arguments = verb.get_positionals().next().is_some();
+            let takes_arguments = verb.get_positionals().next().is_some() || verb.has_subcommands();
             assert_eq!(
                 verb.get_after_help().is_some(),
                 takes_arguments,

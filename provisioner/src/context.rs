@@ -39,20 +39,37 @@ fn state_root(
     given: Option<&Path>,
     env: &dyn Fn(&str) -> Option<PathBuf>,
 ) -> Result<PathBuf, Error> {
-    // The XDG rule: a relative or empty value counts as unset.
-    let absolute = |name| env(name).filter(|path| path.is_absolute());
     if let Some(dir) = given.filter(|dir| !dir.as_os_str().is_empty()) {
         return Ok(dir.to_path_buf());
     }
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+    xdg("XDG_STATE_HOME", ".local/state", env).ok_or_else(|| {
+        Error::usage(
+            "no directory for the state of clusters is known",
+            "pass --state-dir DIR, or set XDG_STATE_HOME or HOME",
+        )
+    })
+}
+
+/// Where things are kept that can be made again.
+///
+/// # Errors
+/// [`Error::Usage`] when no such place is known.
+pub fn cache_root() -> Result<PathBuf, Error> {
+    let env = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    xdg("XDG_CACHE_HOME", ".cache", &env).ok_or_else(|| {
+        Error::usage(
+            "no directory for the cache is known",
+            "set XDG_CACHE_HOME or HOME",
+        )
+    })
+}
+
+fn xdg(variable: &str, below_home: &str, env: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    // The XDG rule: a relative or empty value counts as unset.
+    let absolute = |name| env(name).filter(|path| path.is_absolute());
+    absolute(variable)
+        .or_else(|| absolute("HOME").map(|home| home.join(below_home)))
         .map(|dir| dir.join("provision"))
-        .ok_or_else(|| {
-            Error::usage(
-                "no directory for the state of clusters is known",
-                "pass --state-dir DIR, or set XDG_STATE_HOME or HOME",
-            )
-        })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use testbed::host::HostError;
 use thiserror::Error as ThisError;
 
 use crate::pki::PkiError;
@@ -80,6 +81,9 @@ pub enum Error {
     /// Certificates cannot be made, read or written.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// A lab cannot be made, looked at or ended.
+    #[error(transparent)]
+    Lab(#[from] HostError),
     /// The command line asks for something that does not exist or make sense. Exit code 2.
     #[error("{what}")]
     Usage {
@@ -216,8 +220,8 @@ impl Error {
             Self::Topology(invalid) => invalid.exit_code(),
             Self::Render(_) | Self::Usage { .. } => ExitCode::Usage,
             Self::Refused { .. } => ExitCode::Refused,
-            Self::TimedOut { .. } => ExitCode::TimedOut,
-            Self::Pki(_) | Self::Io { .. } | Self::Failed { .. } => ExitCode::Failed,
+            Self::TimedOut { .. } | Self::Lab(HostError::TimedOut { .. }) => ExitCode::TimedOut,
+            Self::Pki(_) | Self::Lab(_) | Self::Io { .. } | Self::Failed { .. } => ExitCode::Failed,
             Self::At { source, .. } => source.exit_code(),
             Self::Interrupted => ExitCode::Interrupted,
             Self::Terminated => ExitCode::Terminated,
@@ -230,6 +234,7 @@ impl Error {
             Self::Topology(invalid) => invalid.fix(),
             Self::Render(error) => error.fix(),
             Self::Pki(error) => error.fix(),
+            Self::Lab(error) => error.fix(),
             Self::Usage { fix, .. } | Self::Refused { fix, .. } | Self::TimedOut { fix, .. } => {
                 Some(fix.clone())
             }
@@ -246,6 +251,7 @@ impl Error {
             Self::Topology(_) => "topology",
             Self::Render(_) => "render",
             Self::Pki(_) => "pki",
+            Self::Lab(_) => "lab",
             Self::Usage { .. } => "usage",
             Self::Refused { .. } => "refused",
             Self::TimedOut { .. } => "timed-out",

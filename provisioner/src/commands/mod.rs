@@ -6,6 +6,7 @@ pub mod down;
 pub mod env;
 pub mod exec;
 pub mod init;
+pub mod lab;
 pub mod list;
 pub mod logs;
 pub mod man;
@@ -41,6 +42,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Run(args) => self::run::run(args, context),
         Verb::Down(args) => down::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
+        Verb::Lab(args) => lab::run(args, context),
         Verb::Completions(args) => completions::run(args, context),
         Verb::Man => man::run(context),
     }

@@ -117,7 +117,12 @@ impl ClusterDir {
         // Modes may have been loosened by hand or by a copy; keys live below.
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
             .map_err(StateError::io("protect", &self.path))?;
-        Lock::acquire(&self.lock_file(), &self.name, verb, force)
+        Lock::acquire(
+            &self.lock_file(),
+            &format!("cluster {}", self.name),
+            verb,
+            force,
+        )
     }
 
     /// Who changes the cluster right now, if anybody does.
@@ -227,7 +232,7 @@ impl ClusterDir {
     fn foreign(&self, why: impl Into<String>) -> StateError {
         StateError::Foreign {
             path: self.path.clone(),
-            name: self.name.clone(),
+            whose: format!("cluster {}", self.name),
             why: why.into(),
         }
     }

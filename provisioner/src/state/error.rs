@@ -21,13 +21,13 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
-    /// The directory is there and was not made by `provision` for this cluster.
-    #[error("{} is not the state of cluster {name}: {why}", .path.display())]
+    /// The directory is there and was not made by `provision` for this.
+    #[error("{} is not the state of {whose}: {why}", .path.display())]
     Foreign {
         /// The directory.
         path: PathBuf,
-        /// The cluster that was asked for.
-        name: String,
+        /// What was asked for, such as `cluster demo`.
+        whose: String,
         /// What is wrong with it.
         why: String,
     },
@@ -51,10 +51,10 @@ pub enum StateError {
         known: u32,
     },
     /// Another run holds the lock.
-    #[error("cluster {name} is locked by {owner}")]
+    #[error("{what} is locked by {owner}")]
     Locked {
-        /// The cluster.
-        name: String,
+        /// What was asked for, such as `cluster demo`.
+        what: String,
         /// Who holds it.
         owner: Box<Owner>,
         /// Whether the kernel still holds the lock for a living process of this host.

@@ -88,19 +88,14 @@ impl Owner {
 }
 
 impl Lock {
-    /// Takes the lock at `path` for `verb` or says who holds it.
+    /// Takes the lock at `path`, of `what`, for `verb` or says who holds it.
     ///
     /// `force` takes it over from a holder that cannot be shown to live; never from a living process of this host.
-    pub fn acquire(
-        path: &Path,
-        cluster: &str,
-        verb: &str,
-        force: bool,
-    ) -> Result<Self, StateError> {
+    pub fn acquire(path: &Path, what: &str, verb: &str, force: bool) -> Result<Self, StateError> {
         loop {
             let mut file = open(path)?;
             let locked = |owner: Owner, alive| StateError::Locked {
-                name: cluster.to_owned(),
+                what: what.to_owned(),
                 owner: Box::new(owner),
                 alive,
             };
@@ -231,9 +226,9 @@ mod tests {
     fn a_second_run_is_told_who_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let lock = Lock::acquire(&path, "demo", "up", false).unwrap();
+        let lock = Lock::acquire(&path, "cluster demo", "up", false).unwrap();
         for force in [false, true] {
-            let (owner, alive) = refusal(Lock::acquire(&path, "demo", "down", force));
+            let (owner, alive) = refusal(Lock::acquire(&path, "cluster demo", "down", force));
             assert_eq!(
                 (owner.pid, owner.verb.as_str(), alive),
                 (std::process::id(), "up", true)
@@ -243,7 +238,7 @@ mod tests {
         assert!(Lock::holder(&path).is_some());
         drop(lock);
         assert!(Lock::holder(&path).is_none());
-        Lock::acquire(&path, "demo", "down", false).unwrap();
+        Lock::acquire(&path, "cluster demo", "down", false).unwrap();
     }
 
     #[tokio::test]
@@ -252,7 +247,7 @@ mod tests {
         let path = dir.path().join("lock");
         // Without a yield in between, as two verbs in one process may take it.
         for _ in 0..3 {
-            drop(Lock::acquire(&path, "demo", "up", false).unwrap());
+            drop(Lock::acquire(&path, "cluster demo", "up", false).unwrap());
         }
     }
 
@@ -261,7 +256,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         std::fs::write(&path, serde_json::to_string(&Owner::me("up")).unwrap()).unwrap();
-        Lock::acquire(&path, "demo", "up", false).unwrap();
+        Lock::acquire(&path, "cluster demo", "up", false).unwrap();
     }
 
     #[test]
@@ -273,15 +268,15 @@ mod tests {
             ..Owner::me("up")
         };
         std::fs::write(&path, serde_json::to_string(&elsewhere).unwrap()).unwrap();
-        let (owner, alive) = refusal(Lock::acquire(&path, "demo", "up", false));
+        let (owner, alive) = refusal(Lock::acquire(&path, "cluster demo", "up", false));
         assert_eq!((owner.host.as_str(), alive), ("elsewhere", false));
-        Lock::acquire(&path, "demo", "up", true).unwrap();
+        Lock::acquire(&path, "cluster demo", "up", true).unwrap();
 
         let silent = Owner {
             heartbeat: epoch_seconds() - 60,
             ..elsewhere
         };
         std::fs::write(&path, serde_json::to_string(&silent).unwrap()).unwrap();
-        Lock::acquire(&path, "demo", "up", false).unwrap();
+        Lock::acquire(&path, "cluster demo", "up", false).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! The state directory: what `provision` must remember about a cluster between two runs.
 //!
-//! Owns `ROOT/clusters/NAME`: the lock, the instance (ports, token, paths), the topology that was applied last, the record of
+//! Owns `ROOT/labs/NAME`, and `ROOT/clusters/NAME`: the lock, the instance (ports, token, paths), the topology that was applied last, the record of
 //! each member's process and the journal. It holds no facts that can be looked up: whether a process lives, what it
 //! runs and whether it is healthy is observed afresh each time.
 //!
@@ -12,10 +12,12 @@ mod dir;
 mod error;
 mod file;
 mod journal;
+mod lab;
 mod lock;
 
 pub use allocate::{Proposal, propose};
 pub use dir::{ClusterDir, Found, Record, list};
 pub use error::StateError;
 pub use journal::{Journal, Outcome};
+pub use lab::{LabDir, list_labs};
 pub use lock::{Lock, Owner};

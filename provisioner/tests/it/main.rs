@@ -12,6 +12,7 @@ mod daily;
 mod diagnostics;
 mod durability;
 mod ephemeral;
+mod lab;
 mod pki;
 mod sandbox;
 mod shipped;
