@@ -1,6 +1,7 @@
 //! `member`: an etcd-compatible server. This crate only composes: flags, logs, storage engine, server, signals.
 
 mod engine;
+mod gateway;
 mod logging;
 mod run;
 mod snapshot;

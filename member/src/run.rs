@@ -18,6 +18,9 @@ pub(crate) fn run() -> ExitCode {
     if let Some(code) = crate::snapshot::run(std::env::args_os().skip(1)) {
         return code;
     }
+    if let Some(code) = crate::gateway::run(std::env::args_os().skip(1)) {
+        return code;
+    }
     let read = |path: &std::path::Path| std::fs::read_to_string(path);
     let command = match member_flags::parse(std::env::args_os().skip(1), std::env::vars_os(), &read)
     {
@@ -68,9 +71,7 @@ fn serve(flags: &Flags) -> ExitCode {
     match runtime.block_on(until_stopped(flags)) {
         Ok(signal) => {
             runtime.shutdown_background();
-            // As etcd: the parent sees that the signal ended the process.
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-            ExitCode::FAILURE
+            end_by(signal)
         }
         Err(error @ MemberError::Removed) => {
             tracing::warn!(%error, "server error");
@@ -80,14 +81,24 @@ fn serve(flags: &Flags) -> ExitCode {
         }
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(level = "fatal", error = %error, cause = source, "discovery failed");
+            let (line, advice) = error.log_lines();
+            tracing::error!(level = "fatal", error = %error, cause = source, "{line}");
+            for line in advice {
+                tracing::warn!("{line}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
 }
 
+/// Ends the process. As etcd: its parent sees that the signal did it.
+pub(crate) fn end_by(signal: c_int) -> ExitCode {
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    ExitCode::FAILURE
+}
+
 /// On small machines one thread does everything: a hop between threads costs as much as a request.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut builder = if cores <= 4 {
         tokio::runtime::Builder::new_current_thread()

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use member_flags::{Url, UrlError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,6 +19,9 @@ use crate::tls::{self, Line, Trust};
 
 /// More than any list of members is long.
 const MAX_BODY_BYTES: usize = 4 << 20;
+
+/// More than any answer of a proxy is long.
+const MAX_HEAD_BYTES: usize = 8 << 10;
 
 /// etcd's limit for connecting.
 const DIAL: Duration = Duration::from_secs(30);
@@ -170,27 +174,29 @@ async fn send(
 }
 
 /// Has a proxy connect to the address, for TLS through it.
-async fn tunnel(stream: TcpStream, address: &str) -> Result<TcpStream, String> {
-    let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let request = Request::connect(address)
-        .header(header::HOST, address)
-        .body(Full::new(Bytes::new()))
-        .map_err(|error| error.to_string())?;
-    let connection = tokio::spawn(connection.without_shutdown());
-    let response = sender.send_request(request).await.map_err(text)?;
-    if !response.status().is_success() {
-        return Err(format!(
-            "the proxy refuses to connect: {}",
-            response.status()
-        ));
+async fn tunnel(mut stream: TcpStream, address: &str) -> Result<TcpStream, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let request = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(text)?;
+    // Byte by byte, because what follows the answer belongs to TLS.
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() >= MAX_HEAD_BYTES {
+            return Err("the proxy's answer is too long".to_owned());
+        }
+        answer.push(stream.read_u8().await.map_err(text)?);
     }
-    drop((response, sender));
-    let parts = connection
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(text)?;
-    Ok(parts.io.into_inner())
+    let line = String::from_utf8_lossy(&answer);
+    let line = line.lines().next().unwrap_or_default();
+    if line
+        .split(' ')
+        .nth(1)
+        .is_some_and(|status| status.starts_with('2'))
+    {
+        Ok(stream)
+    } else {
+        Err(format!("the proxy refuses to connect: {line}"))
+    }
 }
 
 #[cfg(test)]

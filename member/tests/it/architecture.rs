@@ -78,6 +78,7 @@ fn crates_depend_only_along_the_arrows() {
             "member",
             &[
                 "member-bolt",
+                "member-discovery",
                 "member-flags",
                 "member-log",
                 "member-server",
@@ -86,6 +87,7 @@ fn crates_depend_only_along_the_arrows() {
             ],
         ),
         ("member-bolt", &[]),
+        ("member-discovery", &["member-flags", "member-proto"]),
         ("member-flags", &[]),
         ("member-log", &["openraft"]),
         ("member-proto", &[]),
@@ -93,6 +95,7 @@ fn crates_depend_only_along_the_arrows() {
             "member-server",
             &[
                 "member-bolt",
+                "member-discovery",
                 "member-flags",
                 "member-log",
                 "member-proto",

@@ -37,6 +37,7 @@ pub(crate) struct Server {
     pub(crate) peer_port: u16,
     binary: PathBuf,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -66,6 +67,20 @@ impl Server {
         initial_cluster: &str,
         more: &[&str],
     ) -> Self {
+        let mut server = Self::of_none(binary, name, client_port, peer_port, &[]);
+        server.arg(&format!("--initial-cluster={initial_cluster}"));
+        more.iter().for_each(|arg| server.arg(arg));
+        server
+    }
+
+    /// One member that is not told of the others, not started yet.
+    pub(crate) fn of_none(
+        binary: &str,
+        name: &str,
+        client_port: u16,
+        peer_port: u16,
+        more: &[&str],
+    ) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let client = format!("http://127.0.0.1:{client_port}");
         let peer = format!("http://127.0.0.1:{peer_port}");
@@ -76,7 +91,6 @@ impl Server {
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
-            format!("--initial-cluster={initial_cluster}"),
         ];
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         Self {
@@ -84,6 +98,7 @@ impl Server {
             peer_port,
             binary: binary.into(),
             args,
+            env: Vec::new(),
             dir,
             child: None,
         }
@@ -120,6 +135,10 @@ impl Server {
         self.args.retain(|arg| !arg.starts_with(prefix));
     }
 
+    pub(crate) fn env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts the process; its output goes to [`Server::log`].
     pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "runs already");
@@ -131,6 +150,7 @@ impl Server {
         let child = Command::new(&self.binary)
             .args(&self.args)
             .env_clear()
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

@@ -482,8 +482,7 @@ fn a_first_start_that_contradicts_the_cluster_exits_with_the_guides_sentence() {
 #[test]
 fn flags_that_are_not_honoured_are_refused_by_name() {
     for flag in [
-        "--auto-tls",
-        "--discovery=http://127.0.0.1:1/x",
+        "--enable-pprof",
         "--experimental-memory-mlock",
         "--experimental-enable-v2v3=/v2",
     ] {
