@@ -242,6 +242,14 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body>
     response
 }
 
+/// The answer to a path that is none, which Go gives before it asks anything else.
+pub(crate) fn malformed() -> Response<Body> {
+    let mut response = text(StatusCode::BAD_REQUEST, "400 Bad Request");
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// The answer to another method than GET.
 fn only_get() -> Response<Body> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");

@@ -131,6 +131,9 @@ impl<E: Engine> ClientPort<E> {
             Ok(response) => return response,
             Err(unserved) => unserved,
         };
+        if member_v2::percent_decode(request.uri().path().as_bytes()).is_err() {
+            return plain::malformed().map(Sent::from);
+        }
         let auth = port.gateway.is_some() && port.node.auth_enabled();
         let readers = match access.admit(&request, auth) {
             ControlFlow::Continue(readers) => readers,

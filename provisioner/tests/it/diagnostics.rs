@@ -341,16 +341,6 @@ fn what_comes_later_is_refused_by_name() {
             "`domain` has no meaning with method = \"static\"",
         ),
         (
-            "tls = { peer = \"auto\", client = \"mutual\" }\n",
-            "2:9 ",
-            "peer = \"auto\" is not available",
-        ),
-        (
-            "tls = { client = \"auto\", peer = \"mutual\" }\n",
-            "2:9 ",
-            "client = \"auto\" is not available",
-        ),
-        (
             "host-defaults = { user = \"root\" }\n",
             "2:1 ",
             "[host-defaults] is not available",

@@ -450,7 +450,7 @@ fn certificates_that_etcd_makes_are_refused_where_provision_must_trust_them() {
     sandbox
         .provision(&["up", &file])
         .expect(2)
-        .says(&["P-521", "peer = \"auto\" works with etcd too"]);
+        .says(&["P-521", "peer = \"auto\" works"]);
     let file = sandbox.write("auto.toml", &text("peer = \"auto\""));
     sandbox.provision(&["up", &file]).expect(0);
     sandbox.etcdctl("auto", &["put", "k", "v"]).expect(0);

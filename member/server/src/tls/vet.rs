@@ -92,7 +92,7 @@ impl Rules {
         for certificate in chain {
             let (_, certificate) =
                 X509Certificate::from_der(certificate).map_err(|_| malformed("certificate"))?;
-            let serial = certificate.tbs_certificate.serial.to_str_radix(16);
+            let serial = hex(&certificate.tbs_certificate.serial.to_bytes_be());
             if revoked.contains(&serial) {
                 return Err(Refused::Revoked { serial });
             }
@@ -115,6 +115,10 @@ fn common_name(leaf: &CertificateDer<'_>) -> Result<String, Refused> {
         .to_owned())
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The serial numbers that a list, in DER or PEM, names. Who signed it is not asked, as in etcd.
 fn revoked(path: &Path) -> Result<Vec<String>, Refused> {
     let mut list = std::fs::read(path).map_err(|source| Refused::NoList {
@@ -127,7 +131,7 @@ fn revoked(path: &Path) -> Result<Vec<String>, Refused> {
     let (_, list) = CertificateRevocationList::from_der(&list).map_err(|_| malformed("crl"))?;
     let serials = list.iter_revoked_certificates();
     Ok(serials
-        .map(|entry| entry.user_certificate.to_str_radix(16))
+        .map(|entry| hex(&entry.user_certificate.to_bytes_be()))
         .collect())
 }
 

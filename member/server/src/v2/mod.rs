@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -52,15 +51,12 @@ impl<E: Engine> V2<E> {
 
     /// Answers a request below `/v2`.
     pub(crate) async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        if request.method() == Method::OPTIONS {
-            return empty(StatusCode::OK);
-        }
         let raw = request.uri().path().to_owned();
         if let Some(path) = cleaned(&raw) {
             return redirect(&request, &path);
         }
         let Ok(path) = member_v2::percent_decode(raw.as_bytes()) else {
-            return malformed();
+            return plain::malformed();
         };
         if let Some(key) = below(&path, "/v2/keys") {
             return self.keys(key.to_owned(), request).await;
@@ -126,20 +122,6 @@ fn redirect(request: &Request<Incoming>, path: &str) -> Response<Body> {
         empty(StatusCode::MOVED_PERMANENTLY)
     };
     set(response.headers_mut(), "location", location);
-    response
-}
-
-/// A path that is none; Go refuses it before anything else.
-fn malformed() -> Response<Body> {
-    let mut response = Response::new(Body::new(Full::from("400 Bad Request")));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    let headers = response.headers_mut();
-    set(
-        headers,
-        "content-type",
-        "text/plain; charset=utf-8".to_owned(),
-    );
-    set(headers, "connection", "close".to_owned());
     response
 }
 

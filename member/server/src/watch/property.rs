@@ -69,8 +69,6 @@ struct Watcher {
     from: i64,
     told: Vec<Told>,
     ended: Option<Ending>,
-    /// It was too late when it began.
-    late: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -218,7 +216,6 @@ impl World {
             },
             told: Vec::new(),
             ended: None,
-            late: start != 0 && start < self.model.compacted,
         });
     }
 
@@ -276,7 +273,7 @@ impl World {
 
     /// Whether the watcher has been told all that it must be.
     fn is_done(&self, watcher: &Watcher) -> bool {
-        watcher.ended.is_some() || !watcher.late && watcher.told == self.model.expected(watcher)
+        watcher.ended.is_some() || watcher.told == self.model.expected(watcher)
     }
 
     async fn read(&mut self, stream: usize) {
