@@ -2,11 +2,13 @@
 //!
 //! A lab is one control group and, in it, one process that holds three namespaces:
 //!
-//!     control group provision-lab-ID
-//!       init      holds the lab's process, mount and network namespaces: bridge lab0, 10.0.1.2
-//!       dns       the DNS server for example.com on 10.0.1.2
-//!       infra0    systemd-nspawn: an overlay on the shared root, a network namespace with 10.0.1.10
-//!       infra1    ...
+//! ```text
+//! control group provision-lab-ID
+//!   init      holds the lab's process, mount and network namespaces: bridge lab0, 10.0.1.2
+//!   dns       the DNS server for example.com on 10.0.1.2
+//!   infra0    systemd-nspawn: an overlay on the shared root, a network namespace with 10.0.1.10
+//!   infra1    ...
+//! ```
 //!
 //! What runs is read from the control groups each time, so nothing that is remembered can be wrong. Everything else (mounts,
 //! namespaces, bridge, addresses) exists inside the namespaces only: when their holder dies, however, the kernel
