@@ -24,7 +24,7 @@ use member_flags::{Flags, InitialCluster, Source, ids};
 
 pub use dns::{Dns, DnsError, Record};
 pub use error::{DiscoveryError, Refusal};
-pub use tls::{system_roots, verify_server};
+pub use tls::{AnyServer, system_roots, verify_server};
 
 /// A cluster that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -82,7 +82,7 @@ impl<'a> Trust<'a> {
         let builder = if self.blind {
             builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Blind(provider)))
+                .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
         } else {
             builder.with_root_certificates(roots(self.ca)?)
         };
@@ -138,11 +138,11 @@ pub async fn verify_server(address: &str, name: &str, ca: Option<&Path>) -> Resu
         .map_err(|error| error.to_string())
 }
 
-/// `--discovery-insecure-skip-tls-verify`
+/// Takes any certificate, as Go does with `InsecureSkipVerify`; that its key is the server's is checked.
 #[derive(Debug)]
-struct Blind(Arc<CryptoProvider>);
+pub struct AnyServer(pub Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Blind {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -264,7 +264,8 @@ impl<E: Engine> Member<E> {
     /// are served; [`Member::ready`] waits for the cluster.
     ///
     /// # Errors
-    /// When the flags, the certificates, the ports or the stored data do not allow it. Nothing is changed then.
+    /// When the flags, the certificates, the ports, a discovery service or the stored data do not allow it. Stored data is
+    /// as it was then; certificates that were made stay, and so does a registration.
     pub async fn start(
         flags: &Flags,
         open_engine: impl FnOnce() -> io::Result<E>,

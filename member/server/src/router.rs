@@ -131,9 +131,9 @@ impl<E: Engine> ClientPort<E> {
             Ok(response) => return response,
             Err(unserved) => unserved,
         };
-        if member_v2::percent_decode(request.uri().path().as_bytes()).is_err() {
+        let Ok(decoded) = member_v2::percent_decode(request.uri().path().as_bytes()) else {
             return plain::malformed().map(Sent::from);
-        }
+        };
         let auth = port.gateway.is_some() && port.node.auth_enabled();
         let readers = match access.admit(&request, auth) {
             ControlFlow::Continue(readers) => readers,
@@ -144,7 +144,7 @@ impl<E: Engine> ClientPort<E> {
         let keys = port.v2.take();
         let keys = keys.filter(|_| path == "/v2" || path.starts_with("/v2/"));
         let mut response = match (keys, port.gateway) {
-            (Some(keys), _) => keys.respond(request).await,
+            (Some(keys), _) => keys.respond(&decoded, request).await,
             (None, Some(receive)) if json => gateway::respond(port, request, receive).await,
             _ => plain::respond(&port.node, &request).await,
         };

@@ -275,15 +275,19 @@ impl ClusterDir {
 
 /// The names of all clusters under the state root, sorted.
 pub fn list(state_root: &Path) -> Result<Vec<String>, StateError> {
-    let path = clusters(state_root);
-    let entries = match fs::read_dir(&path) {
+    names_with(&clusters(state_root), "cluster.json")
+}
+
+/// The names of the directories in `path` that hold a file, sorted; none if there is no such path.
+pub(super) fn names_with(path: &Path, file: &str) -> Result<Vec<String>, StateError> {
+    let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(StateError::io("read", &path)(error)),
+        Err(error) => return Err(StateError::io("read", path)(error)),
     };
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.path().join("cluster.json").is_file())
+        .filter(|entry| entry.path().join(file).is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::dir::names_with;
 use super::error::StateError;
 use super::file::{Durability, create_private_dir, read_json, replace_json};
 use super::lock::Lock;
@@ -113,19 +114,7 @@ impl LabDir {
 
 /// The names of all labs under the state root, sorted.
 pub fn list_labs(state_root: &Path) -> Result<Vec<String>, StateError> {
-    let path = labs(state_root);
-    let entries = match fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(StateError::io("read", &path)(error)),
-    };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.path().join("lab.json").is_file())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    Ok(names)
+    names_with(&labs(state_root), "lab.json")
 }
 
 fn labs(state_root: &Path) -> PathBuf {

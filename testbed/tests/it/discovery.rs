@@ -33,25 +33,7 @@ fn etcd(dir: &Path, name: &str, [client, peer]: [u16; 2], more: &[&str]) -> Runn
         format!("http://127.0.0.1:{peer}"),
     );
     let log = fs::File::create(dir.join(format!("{name}.log"))).unwrap();
-    let child = Command::new("/usr/bin/etcd")
-        .args([
-            "--name",
-            name,
-            "--data-dir",
-            dir.join(name).to_str().unwrap(),
-        ])
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
+    let child = crate::etcd::etcd(name, &dir.join(name), &client, &peer)
         .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

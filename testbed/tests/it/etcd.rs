@@ -21,6 +21,18 @@ pub(crate) struct Cluster {
     members: Vec<Option<Child>>,
 }
 
+/// An etcd that listens where it says that it can be reached; not started yet.
+pub(crate) fn etcd(name: &str, data_dir: &Path, client: &str, peer: &str) -> Command {
+    let mut command = Command::new("/usr/bin/etcd");
+    command
+        .args(["--name", name, "--data-dir", data_dir.to_str().unwrap()])
+        .args(["--listen-client-urls", client])
+        .args(["--advertise-client-urls", client])
+        .args(["--listen-peer-urls", peer])
+        .args(["--initial-advertise-peer-urls", peer]);
+    command
+}
+
 impl Cluster {
     /// Starts three members and waits until each answers a linearizable read.
     pub(crate) fn start(tls: bool) -> Self {
@@ -74,26 +86,8 @@ impl Cluster {
             .map(|other| format!("infra{other}={}", self.peer_url(other)))
             .collect();
         let data_dir = self.file(&format!("infra{member}.etcd"));
-        let mut command = Command::new("/usr/bin/etcd");
+        let mut command = etcd(&format!("infra{member}"), &data_dir, &client, &peer);
         command
-            .args([
-                "--name",
-                &format!("infra{member}"),
-                "--data-dir",
-                data_dir.to_str().unwrap(),
-            ])
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
             .args([
                 "--initial-cluster",
                 &initial.join(","),

@@ -259,7 +259,7 @@ impl<E: Engine> Leases<E> {
         feed.lead(term);
         loop {
             // What earlier leaders committed may not be applied yet, and with it the end of a remainder.
-            if !matches!(self.barrier.pass().await, Ok(())) {
+            if self.barrier.pass().await.is_err() {
                 tokio::time::sleep(TICK).await;
                 continue;
             }

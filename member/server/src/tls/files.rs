@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use member_discovery::AnyServer;
 use member_flags::Flags;
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -140,20 +142,17 @@ impl TlsFiles {
     /// # Errors
     /// When they cannot be made.
     pub(crate) fn of_clients(flags: &Flags, dir: &Path) -> Result<Option<Self>, TlsError> {
-        let given = flags.cert_file.clone().zip(flags.key_file.clone());
-        let (cert, key) = match given {
-            Some(given) => given,
-            None if flags.makes_client_cert() => self_signed::ensure(
-                &dir.join("client"),
-                flags
-                    .listen_client_urls
-                    .iter()
-                    .chain(&flags.advertise_client_urls),
-                flags.self_signed_cert_validity_years,
-            )?,
-            None => return Ok(None),
+        let shown = if flags.makes_client_cert() {
+            let urls = flags
+                .listen_client_urls
+                .iter()
+                .chain(&flags.advertise_client_urls);
+            let years = flags.self_signed_cert_validity_years;
+            Some(self_signed::ensure(&dir.join("client"), urls, years)?)
+        } else {
+            flags.cert_file.clone().zip(flags.key_file.clone())
         };
-        Ok(Some(Self {
+        Ok(shown.map(|(cert, key)| Self {
             cert,
             key,
             trusted_ca: flags.trusted_ca_file.clone(),
@@ -162,9 +161,7 @@ impl TlsFiles {
                 common_names: Vec::new(),
                 hosts: flags.client_cert_allowed_hostname.clone(),
             },
-            cipher_suites: flags.cipher_suites.clone(),
-            without: without(flags),
-            ..Self::default()
+            ..Self::speaking(flags)
         }))
     }
 
@@ -173,23 +170,20 @@ impl TlsFiles {
     /// # Errors
     /// When they cannot be made.
     pub(crate) fn of_peers(flags: &Flags, dir: &Path) -> Result<Option<Self>, TlsError> {
-        let given = flags
-            .peer_cert_file
-            .clone()
-            .zip(flags.peer_key_file.clone());
-        let (cert, key) = match given {
-            Some(given) => given,
-            None if flags.makes_peer_cert() => self_signed::ensure(
-                &dir.join("peer"),
-                flags
-                    .listen_peer_urls
-                    .iter()
-                    .chain(&flags.initial_advertise_peer_urls),
-                flags.self_signed_cert_validity_years,
-            )?,
-            None => return Ok(None),
+        let shown = if flags.makes_peer_cert() {
+            let urls = flags
+                .listen_peer_urls
+                .iter()
+                .chain(&flags.initial_advertise_peer_urls);
+            let years = flags.self_signed_cert_validity_years;
+            Some(self_signed::ensure(&dir.join("peer"), urls, years)?)
+        } else {
+            flags
+                .peer_cert_file
+                .clone()
+                .zip(flags.peer_key_file.clone())
         };
-        Ok(Some(Self {
+        Ok(shown.map(|(cert, key)| Self {
             cert,
             key,
             trusted_ca: flags.peer_trusted_ca_file.clone(),
@@ -203,9 +197,24 @@ impl TlsFiles {
                 common_names: flags.peer_cert_allowed_cn.clone(),
                 hosts: flags.peer_cert_allowed_hostname.clone(),
             },
-            cipher_suites: flags.cipher_suites.clone(),
-            without: without(flags),
+            ..Self::speaking(flags)
         }))
+    }
+
+    /// What both ports have in common: suites and versions.
+    fn speaking(flags: &Flags) -> Self {
+        let without = if flags.tls_min_version == "TLS1.3" {
+            Some(Version::Tls12)
+        } else if flags.tls_max_version == "TLS1.2" {
+            Some(Version::Tls13)
+        } else {
+            None
+        };
+        Self {
+            cipher_suites: flags.cipher_suites.clone(),
+            without,
+            ..Self::default()
+        }
     }
 
     fn provider(&self) -> Arc<CryptoProvider> {
@@ -262,8 +271,8 @@ impl TlsFiles {
     /// What a member shows and demands when it calls another.
     pub(super) fn client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = self.provider();
-        let genuine = match &self.trusted_ca {
-            _ if self.self_signed => None,
+        let genuine: Option<Arc<dyn ServerCertVerifier>> = match &self.trusted_ca {
+            _ if self.self_signed => Some(Arc::new(AnyServer(Arc::clone(&provider)))),
             None => None,
             Some(ca) => {
                 let verifier =
@@ -276,20 +285,18 @@ impl TlsFiles {
             Some((cert, key)) => (cert, key),
             None => (&self.cert, &self.key),
         };
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions())
             .map_err(|source| self.pair(source))?;
-        let builder = if genuine.is_some() || self.self_signed {
-            builder
+        let builder = match genuine {
+            Some(genuine) => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Called {
                     genuine,
                     rules: self.rules.clone(),
-                    provider,
-                }))
-        } else {
+                })),
             // As etcd: without an authority of the cluster's own, those of this machine.
-            builder.with_root_certificates(member_discovery::system_roots())
+            None => builder.with_root_certificates(member_discovery::system_roots()),
         };
         let mut config = builder
             .with_client_auth_cert(certificates(cert)?, key(private)?)
@@ -314,16 +321,6 @@ impl TlsFiles {
             key: self.key.clone(),
             source,
         }
-    }
-}
-
-fn without(flags: &Flags) -> Option<Version> {
-    if flags.tls_min_version == "TLS1.3" {
-        Some(Version::Tls12)
-    } else if flags.tls_max_version == "TLS1.2" {
-        Some(Version::Tls13)
-    } else {
-        None
     }
 }
 

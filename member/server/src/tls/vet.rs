@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -186,10 +184,8 @@ impl ClientCertVerifier for Callers {
 /// Checks those who are called.
 #[derive(Debug)]
 pub(super) struct Called {
-    /// `None`: any certificate will do, as between members that make their own.
-    pub(super) genuine: Option<Arc<WebPkiServerVerifier>>,
+    pub(super) genuine: Arc<dyn ServerCertVerifier>,
     pub(super) rules: Rules,
-    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for Called {
@@ -201,11 +197,10 @@ impl ServerCertVerifier for Called {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Some(genuine) = &self.genuine {
-            genuine.verify_server_cert(leaf, chain, name, ocsp, now)?;
-        }
+        let genuine = &self.genuine;
+        let verified = genuine.verify_server_cert(leaf, chain, name, ocsp, now)?;
         self.rules.check_name(leaf)?;
-        Ok(ServerCertVerified::assertion())
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -214,8 +209,7 @@ impl ServerCertVerifier for Called {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+        self.genuine.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -224,12 +218,10 @@ impl ServerCertVerifier for Called {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+        self.genuine.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        algorithms.supported_schemes()
+        self.genuine.supported_verify_schemes()
     }
 }

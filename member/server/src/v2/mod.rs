@@ -49,22 +49,22 @@ impl<E: Engine> V2<E> {
         self.stats.follow(self.node.consensus.leadership()).await;
     }
 
-    /// Answers a request below `/v2`.
-    pub(crate) async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let raw = request.uri().path().to_owned();
-        if let Some(path) = cleaned(&raw) {
-            return redirect(&request, &path);
+    /// Answers a request below `/v2`; `path` is the request's, without escapes.
+    pub(crate) async fn respond(
+        self: Arc<Self>,
+        path: &str,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if let Some(clean) = cleaned(request.uri().path()) {
+            return redirect(&request, &clean);
         }
-        let Ok(path) = member_v2::percent_decode(raw.as_bytes()) else {
-            return plain::malformed();
-        };
-        if let Some(key) = below(&path, "/v2/keys") {
+        if let Some(key) = below(path, "/v2/keys") {
             return self.keys(key.to_owned(), request).await;
         }
-        if let Some(rest) = below(&path, "/v2/members") {
+        if let Some(rest) = below(path, "/v2/members") {
             return self.members(rest.trim_start_matches('/'), request).await;
         }
-        match path.as_str() {
+        match path {
             "/v2/machines" => self.machines(&request),
             "/v2/stats/self" => self.statistics(&request, Self::own_stats),
             "/v2/stats/leader" => self.statistics(&request, Self::leader_stats),
