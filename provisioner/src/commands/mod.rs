@@ -14,6 +14,7 @@ pub mod plan;
 pub mod render;
 pub mod run;
 pub mod schema;
+pub mod serve;
 pub mod status;
 pub mod up;
 pub mod validate;
@@ -43,6 +44,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Down(args) => down::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
         Verb::Lab(args) => lab::run(args, context),
+        Verb::Serve(args) => serve::run(args),
         Verb::Completions(args) => completions::run(args, context),
         Verb::Man => man::run(context),
     }

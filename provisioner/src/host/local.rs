@@ -1,11 +1,13 @@
 //! The machine that `provision` itself runs on.
 
 mod binary;
+mod network;
 mod port;
 mod process;
 mod spawn;
 
 pub use binary::{BinaryError, included_member, resolve};
+pub use network::{NetworkError, enter};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
 pub use process::{Process, find_by_argument, host_name};
 pub use spawn::{

@@ -15,5 +15,6 @@ mod ephemeral;
 mod lab;
 mod pki;
 mod sandbox;
+mod services;
 mod shipped;
 mod up;
