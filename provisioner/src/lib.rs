@@ -20,5 +20,6 @@ pub mod pki;
 pub mod plan;
 pub mod render;
 pub mod runtime;
+pub mod scenario;
 pub mod state;
 pub mod topology;

@@ -15,6 +15,7 @@ pub mod render;
 pub mod run;
 pub mod schema;
 pub mod status;
+pub mod test;
 pub mod up;
 pub mod validate;
 
@@ -41,6 +42,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Exec(args) => exec::run(args, context),
         Verb::Run(args) => self::run::run(args, context),
         Verb::Down(args) => down::run(args, context),
+        Verb::Test(args) => test::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
         Verb::Lab(args) => lab::run(args, context),
         Verb::Completions(args) => completions::run(args, context),
