@@ -129,7 +129,7 @@ async fn serve(listener: TcpListener, answer: Option<&'static str>) {
         // Requests come in one piece, one after another; who breaks off needs no answer.
         let _broken_off = async {
             let mut request = [0; 4096];
-            stream.read(&mut request).await?;
+            let _all_of_it = stream.read(&mut request).await?;
             stream.write_all(answer.as_bytes()).await?;
             stream.shutdown().await
         }

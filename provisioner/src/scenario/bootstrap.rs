@@ -12,12 +12,11 @@ use super::matrix::{Cell, Transport};
 use super::stage::Stage;
 use crate::topology;
 
-const CLUSTER: &str = "cell";
+/// The name of the cluster.
+pub(super) const CLUSTER: &str = "cell";
 
 pub(super) async fn cell(stage: &Stage, cell: Cell) -> Result<(), Failure> {
-    let file = write_topology(stage, cell)?;
-    stage.step("up");
-    stage.provision(&["up", &file]).await?.expect(0)?;
+    let file = up(stage, cell, "").await?;
     let endpoints = all_ready(stage, cell.size).await?;
     let members = listed_as_expected(stage, cell, &file).await?;
     same_cluster_everywhere(stage, &members).await?;
@@ -46,6 +45,14 @@ pub(super) async fn cell(stage: &Stage, cell: Cell) -> Result<(), Failure> {
     purge(stage).await
 }
 
+/// Brings a cluster of the cell up, with `more` at the end of its file; the file.
+pub(super) async fn up(stage: &Stage, cell: Cell, more: &str) -> Result<String, Failure> {
+    let file = write_topology(stage, cell, more)?;
+    stage.step("up");
+    stage.provision(&["up", &file]).await?.expect(0)?;
+    Ok(file)
+}
+
 async fn purge(stage: &Stage) -> Result<(), Failure> {
     stage.step("down --purge");
     let purge = ["down", "--purge", "--yes", CLUSTER];
@@ -57,7 +64,7 @@ async fn purge(stage: &Stage) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_topology(stage: &Stage, cell: Cell) -> Result<String, Failure> {
+fn write_topology(stage: &Stage, cell: Cell, more: &str) -> Result<String, Failure> {
     stage.step("write the topology");
     let mut ports = Vec::new();
     for _ in 0..cell.size {
@@ -71,7 +78,7 @@ fn write_topology(stage: &Stage, cell: Cell) -> Result<String, Failure> {
     let program = stage.subject.program.display().to_string();
     let binary = (!stage.subject.is_member()).then_some(program.as_str());
     let text = cell.topology(CLUSTER, stage.subject.server, binary, &ports);
-    let file = stage.write("cell.toml", text)?;
+    let file = stage.write("cell.toml", text + more)?;
     topology::load(&file).map_err(|error| invalid(&error))?;
     Ok(file.display().to_string())
 }

@@ -7,8 +7,10 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::answers::{Proxy, set_size};
+use super::bootstrap::{self, CLUSTER};
 use super::definition::{Body, Need, Scenario, Steps, Suite};
 use super::failure::Failure;
+use super::matrix::{Address, Cell, Method, Transport};
 use super::server::Server;
 use super::stage::Stage;
 use super::subject::Words;
@@ -17,7 +19,7 @@ use crate::host::local::Attend;
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// id, source, what is checked, steps
-const PATHS: [(&str, &str, &str, Steps); 8] = [
+const PATHS: [(&str, &str, &str, Steps); 10] = [
     (
         "path/tokens-differ",
         "clustering guide: Static (a unique token for each cluster)",
@@ -53,6 +55,18 @@ const PATHS: [(&str, &str, &str, Steps); 8] = [
         "gateway guide",
         "clients of a gateway reach a cluster of three, also after one of them has died",
         |stage| gateway(stage).boxed_local(),
+    ),
+    (
+        "path/gateway-of-topology",
+        "clustering guide: Gateway",
+        "a [[gateway]] of the topology passes mutual TLS through to the members",
+        |stage| gateway_of_topology(stage).boxed_local(),
+    ),
+    (
+        "path/srv-clients",
+        "clustering guide: DNS discovery (clients)",
+        "etcdctl --discovery-srv finds the members by the records of the domain",
+        |stage| srv_clients(stage).boxed_local(),
     ),
     (
         "path/discovery-by-environment",
@@ -305,6 +319,56 @@ async fn gateway(stage: &Stage) -> Result<(), Failure> {
         has_key(stage, &url).await?;
     }
     Ok(())
+}
+
+async fn gateway_of_topology(stage: &Stage) -> Result<(), Failure> {
+    let cell = Cell {
+        method: Method::StaticFlags,
+        transport: Transport::Mutual,
+        size: 3,
+        address: Address::Ip,
+    };
+    let address = format!("127.0.0.1:{}", stage.port()?);
+    let binary = match stage.subject.is_member() {
+        true => String::new(),
+        false => format!("binary = {:?}\n", stage.subject.program),
+    };
+    let gateway = format!("[[gateway]]\nlisten = {address:?}\n{binary}");
+    bootstrap::up(stage, cell, &gateway).await?;
+    stage.step("put and get through the gateway");
+    let at = format!("ETCDCTL_ENDPOINTS=https://{address}");
+    let put = ["env", &at, "etcdctl", "put", "a", "b"];
+    stage.exec(CLUSTER, &put).await?.expect(0)?.prints("OK\n")?;
+    let get = ["env", &at, "etcdctl", "get", "a", "--print-value-only"];
+    stage.exec(CLUSTER, &get).await?.expect(0)?.prints("b\n")?;
+    Ok(())
+}
+
+async fn srv_clients(stage: &Stage) -> Result<(), Failure> {
+    let cell = Cell {
+        method: Method::DnsSrv,
+        transport: Transport::Mutual,
+        size: 3,
+        address: Address::Name,
+    };
+    bootstrap::up(stage, cell, "").await?;
+    stage.step("etcdctl --discovery-srv");
+    // Without other endpoints to fall back on.
+    let list = [
+        "env",
+        "-u",
+        "ETCDCTL_ENDPOINTS",
+        "etcdctl",
+        "--discovery-srv",
+        "example.com",
+        "member",
+        "list",
+    ];
+    let done = stage.exec(CLUSTER, &list).await?.expect(0)?;
+    match done.stdout.matches(", started, infra").count() {
+        3 => Ok(()),
+        _ => Err(Failure::check("three started members", done.stdout)),
+    }
 }
 
 async fn discovery_by_environment(stage: &Stage) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ pub struct Subject {
     pub program: PathBuf,
     /// What it says it is.
     pub server: Server,
-    /// The first line of its `--version`.
+    /// What its `--version` says first.
     pub version: String,
     /// As the user named it; `None` is the included member.
     pub given: Option<PathBuf>,

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod discovery;
+mod srv;
 mod tls;
 
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let troubles = cluster::TROUBLES
         .iter()
         .chain(discovery::TROUBLES)
+        .chain(srv::TROUBLES)
         .chain(tls::TROUBLES);
     let scenario = |trouble: &Trouble| Scenario {
         id: trouble.id.to_owned(),

@@ -202,5 +202,10 @@ async fn data_unwritable(stage: &Stage) -> Result<(), Failure> {
         server.wrapper = wrapper.map(str::to_owned).to_vec();
     }
     server.start()?;
-    server.ends(1, &["permission denied"]).await
+    // The system's words, as each runtime library writes them.
+    let denied = Words {
+        member: "Permission denied",
+        ..Words::same("permission denied")
+    };
+    server.ends(1, &[stage.says(denied)]).await
 }
