@@ -385,7 +385,7 @@ pub struct TestArgs {
     /// How long a scenario may take, in place of its own limit.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
-    /// Keep the scenarios' files here: topologies, logs, and data of what failed.
+    /// Keep the scenarios' files in this new directory: topologies, logs, and data of what failed.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

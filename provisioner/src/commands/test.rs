@@ -1,5 +1,6 @@
 //! `test`
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::apply::{Interrupt, Second};
@@ -27,13 +28,13 @@ pub fn run(args: &TestArgs, context: &Context) -> Result<ExitCode, Error> {
             return Ok(ExitCode::NotProvisioned);
         }
     };
-    let keep = args.keep.as_deref().map(std::path::absolute).transpose();
+    let keep = args.keep.as_deref().map(empty_directory).transpose()?;
     let job = Run {
         scenarios,
         subject,
         jobs: args.jobs.get(),
         timeout: args.timeout,
-        keep: keep.map_err(|error| Error::because("cannot resolve --keep", error))?,
+        keep,
     };
     let begun = Instant::now();
     let outcomes = runtime()?.block_on(async {
@@ -52,6 +53,19 @@ pub fn run(args: &TestArgs, context: &Context) -> Result<ExitCode, Error> {
     }
     context.output.data(&report)?;
     Ok(report.exit_code())
+}
+
+// Files of an earlier run would be taken for those of this one.
+fn empty_directory(path: &Path) -> Result<PathBuf, Error> {
+    std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
+    let mut entries = std::fs::read_dir(path).map_err(Error::io("read", path))?;
+    if entries.next().is_some() {
+        return Err(Error::usage(
+            format!("--keep: {} is not empty", path.display()),
+            "name a new directory",
+        ));
+    }
+    std::path::absolute(path).map_err(Error::io("resolve", path))
 }
 
 fn chosen(all: Vec<Scenario>, args: &TestArgs) -> Result<Vec<Scenario>, Error> {

@@ -298,7 +298,7 @@ impl Cell {
         }
         let host = match self.address {
             Address::Ip => ip(index),
-            Address::Name => format!("infra{index}.{DOMAIN}"),
+            Address::Name => name(index),
         };
         (host, 2379, 2380)
     }
@@ -345,6 +345,11 @@ impl Cell {
         }
         text
     }
+}
+
+/// The guide's names.
+pub(super) fn name(index: usize) -> String {
+    format!("infra{index}.{DOMAIN}")
 }
 
 /// The guide's addresses.

@@ -65,11 +65,8 @@ impl Stage {
         let (dir, temporary) = match keep {
             Some(keep) => {
                 let dir = keep.join(id);
-                let fresh = || match std::fs::remove_dir_all(&dir) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                    _ => std::fs::create_dir_all(&dir),
-                };
-                fresh().map_err(|error| setup(Error::io("create", &dir)(error)))?;
+                let made = std::fs::create_dir_all(&dir);
+                made.map_err(|error| setup(Error::io("create", &dir)(error)))?;
                 (dir, None)
             }
             None => {

@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 
 use super::Trouble;
+use crate::scenario::definition::Need;
 use crate::scenario::failure::Failure;
 use crate::scenario::paths::{has_key, member_list, three};
 use crate::scenario::server::Server;
@@ -46,12 +47,15 @@ pub(super) const TROUBLES: &[Trouble] = &[
         "a member that lost its data is not taken back as if nothing had happened: it has already been bootstrapped",
         |stage| wiped_restarts(stage).boxed_local(),
     ),
-    Trouble::new(
-        "cluster/data-unwritable",
-        "configuration guide: --data-dir",
-        "a data directory that may not be written to is an error at once",
-        |stage| data_unwritable(stage).boxed_local(),
-    ),
+    Trouble {
+        needs: &[Need::Programs(&["setpriv"])],
+        ..Trouble::new(
+            "cluster/data-unwritable",
+            "configuration guide: --data-dir",
+            "a data directory that may not be written to is an error at once",
+            |stage| data_unwritable(stage).boxed_local(),
+        )
+    },
 ];
 
 async fn conflicting_id(stage: &Stage) -> Result<(), Failure> {
