@@ -1,5 +1,6 @@
 //! The command line: types only. The doc comments are the help text.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use clap_complete::Shell;
 
 use crate::duration;
 use crate::output::Format;
+use crate::scenario::Suite;
 
 /// Brings up secure etcd-compatible clusters from a TOML topology.
 ///
@@ -29,7 +31,8 @@ use crate::output::Format;
 
 Exit codes:
   0 done   1 failed   2 usage or invalid topology   3 preflight failed   4 degraded, quorum held
-  5 quorum lost   6 refused for safety   7 timed out   130/143 interrupted, after cleaning up"
+  5 quorum lost   6 refused for safety   7 timed out   10 conformance failed   11 no test cluster
+  130/143 interrupted, after cleaning up"
 )]
 pub struct Cli {
     /// Options of every verb.
@@ -107,6 +110,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Stop a cluster; its data stays unless --purge.
     Down(DownArgs),
+    /// Check that a server and this program do what etcd's guides say.
+    Test(TestArgs),
     /// Measure a topology under load, beside another binary.
     Bench(BenchArgs),
     /// Hosts with systemd and sshd of their own, on a network of their own (root).
@@ -350,6 +355,46 @@ pub struct DownArgs {
     pub force_unlock: bool,
 }
 
+/// `test`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision test                                      what every change should pass
+  provision test --binary /usr/bin/etcd               the same of a real etcd
+  provision test --suite bootstrap --full --jobs 4    every cell of the matrix
+  provision test --list -o json
+  provision test --filter dns-srv/mutual --full --keep /tmp/cells
+
+Returns 10 when a scenario failed and 11 when one could not be judged. What cannot run here is skipped, with the reason (-v).")]
+pub struct TestArgs {
+    /// This suite only; may be repeated.
+    #[arg(long, value_enum, value_name = "SUITE")]
+    pub suite: Vec<Suite>,
+    /// Print the scenarios and run none.
+    #[arg(long)]
+    pub list: bool,
+    /// Scenarios with this text in their names.
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// All scenarios; by default a subset in which every two values of the matrix meet.
+    #[arg(long)]
+    pub full: bool,
+    /// The server to test; by default the included member.
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+    /// How many scenarios run at once.
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub jobs: NonZeroUsize,
+    /// Also write the outcomes as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// How long a scenario may take, in place of its own limit.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// Keep the scenarios' files in this new directory: topologies, logs, and data of what failed.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
 /// `bench`
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -540,7 +585,7 @@ mod tests {
     #[test]
     fn every_verb_has_an_example_or_takes_no_argument() {
         for verb in Cli::command().get_subcommands() {
-            let takes_arguments = verb.get_positionals().next().is_some() || verb.has_subcommands();
+            let takes_arguments = verb.get_arguments().next().is_some() || verb.has_subcommands();
             assert_eq!(
                 verb.get_after_help().is_some(),
                 takes_arguments,

@@ -33,6 +33,10 @@ pub enum ExitCode {
     Refused,
     /// A deadline passed.
     TimedOut,
+    /// A conformance scenario failed.
+    NotConformant,
+    /// A test cluster, or what its checks need, could not be provided.
+    NotProvisioned,
     /// Interrupted, after cleaning up.
     Interrupted,
     /// Terminated, after cleaning up.
@@ -53,6 +57,8 @@ impl ExitCode {
             Self::QuorumLost => 5,
             Self::Refused => 6,
             Self::TimedOut => 7,
+            Self::NotConformant => 10,
+            Self::NotProvisioned => 11,
             Self::Interrupted => 130,
             Self::Terminated => 143,
             Self::Child(code) => code,
@@ -325,13 +331,15 @@ mod tests {
             ExitCode::QuorumLost,
             ExitCode::Refused,
             ExitCode::TimedOut,
+            ExitCode::NotConformant,
+            ExitCode::NotProvisioned,
             ExitCode::Interrupted,
             ExitCode::Terminated,
             ExitCode::Child(42),
         ];
         assert_eq!(
             codes.map(ExitCode::code),
-            [0, 1, 2, 3, 4, 5, 6, 7, 130, 143, 42]
+            [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 130, 143, 42]
         );
     }
 

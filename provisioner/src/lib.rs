@@ -22,6 +22,7 @@ pub mod pki;
 pub mod plan;
 pub mod render;
 pub mod runtime;
+pub mod scenario;
 pub mod services;
 pub mod state;
 pub mod topology;

@@ -17,7 +17,6 @@ mod maint;
 mod metrics;
 mod process;
 mod server;
-mod startup;
 mod tcp_gateway;
 mod tls;
 mod v2;

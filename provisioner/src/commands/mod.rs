@@ -16,6 +16,7 @@ pub mod run;
 pub mod schema;
 pub mod serve;
 pub mod status;
+pub mod test;
 pub mod up;
 pub mod validate;
 
@@ -42,6 +43,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Exec(args) => exec::run(args, context),
         Verb::Run(args) => self::run::run(args, context),
         Verb::Down(args) => down::run(args, context),
+        Verb::Test(args) => test::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
         Verb::Lab(args) => lab::run(args, context),
         Verb::Serve(args) => serve::run(args),

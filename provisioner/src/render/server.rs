@@ -30,10 +30,11 @@ impl Server {
 
     /// Reads what `BINARY --version` prints; `None` when it is no server that is known.
     pub fn from_version(text: &str) -> Option<Self> {
-        let first = text.lines().next()?;
-        if first.starts_with("member ") {
+        // The member says first which etcd it is compatible with.
+        if text.lines().any(|line| line.starts_with("member Version:")) {
             return Some(Self::Member);
         }
+        let first = text.lines().next()?;
         let version = first.strip_prefix("etcd Version:")?.trim();
         let mut parts = version.split('.');
         Some(Self::Etcd {
@@ -64,7 +65,8 @@ mod tests {
             Server::from_version(etcd),
             Some(Server::Etcd { minor: (3, 4) })
         );
-        assert_eq!(Server::from_version("member 0.1.0\n"), Some(Server::Member));
+        let member = "etcd Version: 3.6.14\nmember Version: 0.1.0\n";
+        assert_eq!(Server::from_version(member), Some(Server::Member));
         assert_eq!(Server::from_version("GNU bash, version 5.2\n"), None);
         assert_eq!(Server::from_version(""), None);
     }

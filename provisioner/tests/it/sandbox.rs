@@ -184,7 +184,7 @@ impl Drop for Sandbox {
     }
 }
 
-fn pids_in(dir: &Path) -> Vec<i32> {
+pub(crate) fn pids_in(dir: &Path) -> Vec<i32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())

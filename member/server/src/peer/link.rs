@@ -26,6 +26,8 @@ use crate::removal::Removals;
 
 /// Metadata key of the sender's cluster.
 pub(crate) const CLUSTER_ID: &str = "cluster-id";
+/// What a member of another cluster is told.
+pub(crate) const CLUSTER_ID_MISMATCH: &str = "cluster ID mismatch";
 /// Metadata key of the sender.
 pub(crate) const MEMBER_ID: &str = "member-id";
 
@@ -233,6 +235,11 @@ async fn run_control(
             }
             Err(status) => {
                 removals.tell_by(&status);
+                if status.message() == CLUSTER_ID_MISMATCH {
+                    tracing::warn!(
+                        "request sent was ignored by remote peer due to cluster ID mismatch"
+                    );
+                }
                 let _ = first
                     .answer
                     .send(Err(LinkError::Unreachable(Box::new(status))));

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::link::{CLUSTER_ID, MEMBER_ID};
+use super::link::{CLUSTER_ID, CLUSTER_ID_MISMATCH, MEMBER_ID};
 use crate::consensus::Consensus;
 use crate::engine::Engine;
 use crate::leases::Leases;
@@ -53,7 +53,7 @@ impl<E: Engine> PeerService<E> {
             "remote-peer-cluster-id" = remote,
             "request cluster ID mismatch"
         );
-        Err(Status::failed_precondition("cluster ID mismatch"))
+        Err(Status::failed_precondition(CLUSTER_ID_MISMATCH))
     }
 }
 

@@ -5,8 +5,6 @@ mod srv;
 mod v2;
 mod v3;
 
-pub(crate) use v2::{Service, answering};
-
 use crate::process::{Server, free_ports};
 
 /// Members that are not told of one another, not started.

@@ -11,19 +11,19 @@ use crate::process::{ETCD, MEMBER, Server, free_ports, http_get, wait_until};
 use crate::server::start_all;
 
 /// An etcd with the v2 API, as the guide's private discovery service.
-pub(crate) struct Service(Server);
+struct Service(Server);
 
 impl Service {
-    pub(crate) fn started() -> Self {
+    fn started() -> Self {
         Self(Server::started(ETCD, &["--enable-v2"]))
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    fn port(&self) -> u16 {
         self.0.client_port
     }
 
     /// The URL of a token whose cluster is to have so many members.
-    pub(crate) fn token(&self, token: &str, size: &str) -> String {
+    fn token(&self, token: &str, size: &str) -> String {
         let url = format!("{}/v2/keys/discovery/{token}", self.0.endpoint());
         put_size(&url, size);
         url
@@ -292,7 +292,7 @@ fn a_service_that_never_answers_is_given_up() {
 }
 
 /// Gives every request the same answer; the port.
-pub(crate) fn answering(answer: &'static str) -> u16 {
+fn answering(answer: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("bound").port();
     std::thread::spawn(move || {
