@@ -13,6 +13,7 @@ use super::authority;
 use super::error::PkiError;
 use super::inspect::{CertInfo, inspect};
 use crate::instance::{Instance, KeyPaths, Placement};
+use crate::render::record_name;
 use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
 
 /// Leaf certificates are renewed this many days before their end, or at two thirds of a shorter life.
@@ -189,9 +190,11 @@ fn names(topology: &Topology, member: &Member) -> BTreeSet<String> {
     if !member.listen.is_unspecified() {
         names.insert(member.listen.to_string());
     }
-    // Members and clients that found each other by SRV records expect the domain in the certificate, as etcd's do.
+    // Members and clients that found each other by SRV records connect to the name that these have, and expect the domain in the
+    // certificate, as etcd's do.
     if let Bootstrap::DnsSrv { domain, .. } = &topology.bootstrap {
         names.insert(domain.trim_end_matches('.').to_owned());
+        names.extend(record_name(topology, member));
     }
     // A gateway passes TLS through, so that clients see the member's certificate at the gateway's address.
     let gateways = topology.gateways.iter();
