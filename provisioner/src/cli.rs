@@ -116,6 +116,9 @@ pub enum Verb {
     Bench(BenchArgs),
     /// Hosts with systemd and sshd of their own, on a network of their own (root).
     Lab(LabArgs),
+    /// Serve what clusters and labs need beside their members.
+    #[command(hide = true)]
+    Serve(ServeArgs),
     /// Print a completion script.
     Completions(CompletionsArgs),
     /// Print the manual page.
@@ -197,6 +200,8 @@ pub enum RenderFormat {
     Env,
     /// A file for `--config-file`.
     Yaml,
+    /// The cluster's DNS records, as a zone file.
+    DnsZone,
 }
 
 /// `plan`
@@ -499,13 +504,38 @@ pub enum LabVerb {
         /// The port.
         port: u16,
     },
-    /// Serve a zone file; runs inside the lab.
-    #[command(hide = true)]
+}
+
+/// `serve`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision serve dns 127.0.0.1:5353 zone
+  provision serve discovery 127.0.0.1:8087 http://127.0.0.1:2379")]
+pub struct ServeArgs {
+    /// What to serve.
+    #[command(subcommand)]
+    pub what: Serve,
+}
+
+/// What runs beside clusters and in labs.
+#[derive(Debug, Subcommand)]
+pub enum Serve {
+    /// A DNS server for a zone file.
     Dns {
         /// Where to listen, UDP and TCP.
         address: std::net::SocketAddr,
         /// The zone; read again when it changes.
         file: PathBuf,
+    },
+    /// A discovery service equal to the public one.
+    Discovery {
+        /// Where to listen.
+        address: std::net::SocketAddr,
+        /// Client URL of an etcd with --enable-v2, which keeps the tokens.
+        backend: String,
+        /// Whose it is: its process is found by this argument.
+        #[arg(long)]
+        of: Option<PathBuf>,
     },
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Owns the way from a verb's `FILE|NAME` to the planner's input. It looks and prepares; it changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,14 +12,17 @@ use time::OffsetDateTime;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::host::local::{BinaryError, included_member, resolve, version_text};
+use crate::host::local::{
+    BinaryError, NetworkError, Process, enter, included_member, resolve, version_text,
+};
 use crate::instance::Instance;
 use crate::observe::{Access, Observed, Sight, look, look_at_host};
 use crate::pki::{self, CertAction};
 use crate::plan::{self, CertChange, Plan, Wanted};
 use crate::render::{self, Server};
-use crate::state::{self, ClusterDir, Found, Proposal};
-use crate::topology::{self, Binary, ClientTls, Member, Topology};
+use crate::services::{self, Service};
+use crate::state::{self, ClusterDir, Found, Proposal, Unit};
+use crate::topology::{self, Binary, ClientTls, Loaded, Network, Topology};
 
 /// A cluster that a verb was pointed at.
 #[derive(Clone, Debug)]
@@ -40,9 +45,12 @@ pub struct Known {
     pub instance: Instance,
 }
 
-/// The programs that the members run.
+/// The programs that the members run, and what runs beside them.
 #[derive(Clone, Debug)]
-pub struct Programs(BTreeMap<String, (PathBuf, Server)>);
+pub struct Programs {
+    members: BTreeMap<String, (PathBuf, Server)>,
+    services: services::Programs,
+}
 
 /// Everything that the planner and `apply` need to know about what is wanted.
 #[derive(Clone, Debug)]
@@ -55,6 +63,10 @@ pub struct Prepared {
     pub proposal: Proposal,
     /// Each member's argument vector, program first.
     pub argv: BTreeMap<String, Vec<String>>,
+    /// The file that a member reads its settings from, where it reads one.
+    pub files: BTreeMap<String, (PathBuf, String)>,
+    /// What runs beside the members.
+    pub services: Vec<Service>,
     /// Certificates to write.
     pub certificates: Vec<CertAction>,
     changes: Vec<CertChange>,
@@ -78,10 +90,16 @@ impl Cluster {
         match locate(target, context)? {
             Located::File(path) => {
                 let loaded = topology::load(&path)?;
+                let dir = ClusterDir::new(&context.state_root, &loaded.topology.name);
+                enter_network(&loaded, alive(&dir)?.as_ref())?;
                 loaded.warn(&context.output);
                 Ok(of(loaded.topology))
             }
-            Located::Name(dir) => Ok(of(topology::load(&dir.topology_file())?.topology)),
+            Located::Name(dir) => {
+                let loaded = topology::load(&dir.topology_file())?;
+                enter_network(&loaded, alive(&dir)?.as_ref())?;
+                Ok(of(loaded.topology))
+            }
         }
     }
 
@@ -93,11 +111,11 @@ impl Cluster {
             let mut find = || -> Result<(PathBuf, Server), Error> {
                 let Binary::Path(program) = &member.binary else {
                     return Ok((
-                        included_member().map_err(|error| missing(error, member))?,
+                        included_member().map_err(|error| missing(error, &member.binary))?,
                         Server::Member,
                     ));
                 };
-                let path = resolve(program).map_err(|error| missing(error, member))?;
+                let path = resolve(program).map_err(|error| missing(error, &member.binary))?;
                 let server = match known.get(&path) {
                     Some(server) => *server,
                     None => *known.entry(path.clone()).or_insert(server_of(&path)?),
@@ -107,7 +125,30 @@ impl Cluster {
             let found = find().map_err(|error| error.at(&member.name, "find the binary"))?;
             programs.insert(member.name.clone(), found);
         }
-        Ok(Programs(programs))
+        Ok(Programs {
+            members: programs,
+            services: self.service_programs()?,
+        })
+    }
+
+    fn service_programs(&self) -> Result<services::Programs, Error> {
+        let find = |binary: &Binary| match binary {
+            Binary::Included => included_member(),
+            Binary::Path(program) => resolve(program),
+        };
+        let gateways =
+            self.topology.gateways.iter().map(|gateway| {
+                find(&gateway.binary).map_err(|error| missing(error, &gateway.binary))
+            });
+        let discovery = services::built_in(&self.topology).map(|_| Binary::Included);
+        Ok(services::Programs {
+            own: std::env::current_exe()
+                .map_err(|source| Error::because("cannot find this program's own file", source))?,
+            discovery: discovery
+                .map(|binary| find(&binary).map_err(|error| missing(error, &binary)))
+                .transpose()?,
+            gateways: gateways.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Puts together what is wanted. Under a lock when the caller means to apply it.
@@ -118,9 +159,9 @@ impl Cluster {
             Found::Nothing => (None, None),
             Found::Instance(instance) => (Some(instance), applied(&self.dir)?),
         };
-        let mut argv = BTreeMap::new();
+        let (mut argv, mut files) = (BTreeMap::new(), BTreeMap::new());
         for member in &self.topology.members {
-            let Some((program, server)) = programs.0.get(&member.name) else {
+            let Some((program, server)) = programs.members.get(&member.name) else {
                 continue;
             };
             // A member without a placement makes the planner refuse the changed membership; there is nothing to render.
@@ -132,15 +173,23 @@ impl Cluster {
             {
                 continue;
             }
-            let mut args = vec![program.display().to_string()];
-            args.extend(render::argv(
+            let given = render::given(
                 &self.topology,
                 member,
                 &proposal.instance,
                 *server,
-            )?);
-            argv.insert(member.name.clone(), args);
+                program,
+                &self.dir.unit_dir(&Unit::Member(&member.name)),
+            )?;
+            argv.insert(member.name.clone(), given.argv);
+            files.extend(given.file.map(|file| (member.name.clone(), file)));
         }
+        let services = services::services(
+            &self.topology,
+            &proposal.instance,
+            &programs.services,
+            self.dir.path(),
+        );
         let certificates = if argv.is_empty() {
             Vec::new()
         } else {
@@ -160,6 +209,8 @@ impl Cluster {
             applied,
             proposal,
             argv,
+            files,
+            services,
             certificates,
             changes,
         })
@@ -193,6 +244,7 @@ impl Cluster {
             remembered: prepared.remembered.as_ref(),
             instance: &prepared.proposal.instance,
             argv: &prepared.argv,
+            services: &prepared.services,
             certificates: &prepared.changes,
         };
         Ok(plan::up(&wanted, observed)?)
@@ -208,12 +260,18 @@ impl Known {
             }
             Located::Name(dir) => dir,
         };
-        Self::load(dir)?.ok_or_else(|| {
+        let known = Self::load(dir)?.ok_or_else(|| {
             Error::usage(
                 format!("there is no cluster for {target}"),
                 format!("bring it up with `provision up {target}`"),
             )
-        })
+        })?;
+        if known.topology.network == Network::Private
+            && let Some(process) = alive(&known.dir)?
+        {
+            enter(Some(&process), &[], None).map_err(no_network)?;
+        }
+        Ok(known)
     }
 
     /// Loads the cluster of a state directory, if it has been up.
@@ -250,6 +308,21 @@ impl Known {
         }
     }
 
+    /// [`Self::variables`] for one command: without those that its own flags give, because etcdctl refuses to be told twice.
+    #[must_use]
+    pub fn variables_for(&self, command: &[OsString]) -> Vec<(&'static str, String)> {
+        let given = |variable: &str| {
+            let flag = variable.trim_start_matches("ETCDCTL_").to_lowercase();
+            command.iter().filter_map(|arg| arg.to_str()).any(|arg| {
+                let flag_of = |arg: &str| arg.split('=').next().is_some_and(|name| name == flag);
+                arg.strip_prefix("--").is_some_and(flag_of)
+            })
+        };
+        let mut variables = self.variables();
+        variables.retain(|(variable, _)| !given(variable));
+        variables
+    }
+
     /// The variables that make etcdctl talk to this cluster.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
@@ -275,20 +348,72 @@ impl Known {
         set
     }
 
-    /// The variables that would mislead etcdctl if they were left over from another cluster.
-    #[must_use]
-    pub fn unset_variables(&self) -> Vec<&'static str> {
-        let set: Vec<&str> = self.variables().into_iter().map(|(name, _)| name).collect();
-        ["ETCDCTL_CACERT", "ETCDCTL_CERT", "ETCDCTL_KEY"]
-            .into_iter()
-            .filter(|name| !set.contains(name))
-            .collect()
-    }
-
     /// How to reach its members.
     pub fn access(&self) -> Result<Access, Error> {
         Access::read(&self.topology, &self.instance)
     }
+}
+
+/// Makes sure that this process is in the network that the topology asks for: that of `alive`, or a new one. Does not return
+/// where this program has to be started again inside.
+pub fn enter_network(loaded: &Loaded, alive: Option<&Process>) -> Result<(), Error> {
+    let topology = &loaded.topology;
+    if topology.network == Network::Host {
+        return Ok(());
+    }
+    let members = topology.members.iter().map(|member| member.listen);
+    let advertised = topology
+        .members
+        .iter()
+        .filter_map(|member| member.address.parse().ok());
+    let gateways = topology.gateways.iter().map(|gateway| gateway.listen);
+    let addresses: BTreeSet<IpAddr> = members.chain(advertised).chain(gateways).collect();
+    let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+    let stdin = loaded.from_stdin.then_some(&*loaded.text);
+    enter(alive, &addresses, stdin).map_err(no_network)
+}
+
+fn no_network(error: NetworkError) -> Error {
+    let fix = Some(error.fix());
+    Error::Failed {
+        what: "the cluster has no network of its own".to_owned(),
+        fix,
+        source: Some(error.into()),
+    }
+}
+
+// Any process of the cluster.
+fn alive(dir: &ClusterDir) -> Result<Option<Process>, Error> {
+    let Found::Instance(instance) = dir.load()? else {
+        return Ok(None);
+    };
+    let services = dir.services()?;
+    let members = instance.members.keys().map(|name| Unit::Member(name));
+    let units = services
+        .iter()
+        .map(|name| Unit::Service(name))
+        .chain(members);
+    for unit in units {
+        let record = dir.record(&unit)?;
+        if let Some(record) = record.filter(|record| record.process.is_running()) {
+            return Ok(Some(record.process));
+        }
+    }
+    Ok(None)
+}
+
+/// The variables that would mislead etcdctl beside `set` if they were left over from another cluster.
+#[must_use]
+pub fn unset_beside(set: &[(&'static str, String)]) -> Vec<&'static str> {
+    [
+        "ETCDCTL_ENDPOINTS",
+        "ETCDCTL_CACERT",
+        "ETCDCTL_CERT",
+        "ETCDCTL_KEY",
+    ]
+    .into_iter()
+    .filter(|name| set.iter().all(|(other, _)| other != name))
+    .collect()
 }
 
 enum Located {
@@ -338,8 +463,8 @@ fn applied(dir: &ClusterDir) -> Result<Option<Topology>, Error> {
     Ok(Some(topology::load(&path)?.topology))
 }
 
-fn missing(error: BinaryError, member: &Member) -> Error {
-    let fix = match member.binary {
+fn missing(error: BinaryError, binary: &Binary) -> Error {
+    let fix = match binary {
         Binary::Included => {
             "build or install `member` beside `provision`, or set PROVISION_MEMBER to its path"
         }

@@ -25,6 +25,9 @@ pub struct Instance {
     pub pki_dir: PathBuf,
     /// By member name.
     pub members: BTreeMap<String, Placement>,
+    /// Ports of what runs beside the members, by what they are for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, u16>,
 }
 
 /// Where one member lives.
@@ -68,6 +71,7 @@ impl Instance {
             token: token.into(),
             pki_dir: dir.join("pki"),
             members: BTreeMap::new(),
+            services: BTreeMap::new(),
         }
     }
 

@@ -109,7 +109,13 @@ fn crates_depend_only_along_the_arrows() {
         ("member-v2", &[]),
         (
             "provisioner",
-            &["clap", "member-flags", "member-proto", "testbed"],
+            &[
+                "clap",
+                "member-discovery",
+                "member-flags",
+                "member-proto",
+                "testbed",
+            ],
         ),
         ("testbed", &["member-flags", "member-proto"]),
     ];

@@ -6,6 +6,8 @@
 mod interrupt;
 mod probe;
 mod ready;
+mod records;
+mod register;
 mod run;
 mod stop;
 

@@ -6,21 +6,27 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use time::OffsetDateTime;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::interrupt::Interrupt;
 use super::probe::{Probe, Receipt};
 use super::ready::ready;
+use super::records;
+use super::register::set_size;
 use super::stop::stop_all;
 use crate::cluster::{Cluster, Prepared};
+use crate::diagnose::{Diagnosis, diagnose};
 use crate::error::Error;
-use crate::host::local::{Launch, Launched, Process};
+use crate::host::local::{Launch, Launched, LogTail, Process};
 use crate::observe::{Access, CallError, Health, Observed, Vitals, claim, look_at};
 use crate::output::Output;
 use crate::pki;
 use crate::plan::{Ledger, Plan, Refusal, Step};
-use crate::state::{Journal, Outcome};
+use crate::render::srv_records;
+use crate::services::{Service, registration};
+use crate::state::{Journal, Outcome, Unit};
 use crate::topology::{ClientTls, Member, Role, to_toml};
 
 // A member hands its leadership over and closes its files within a second; etcd waits 5 s for its own clients.
@@ -29,7 +35,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const MOVE_LIMIT: Duration = Duration::from_secs(5);
 const GATE_LIMIT: Duration = Duration::from_secs(5);
 const GATE_EVERY: Duration = Duration::from_millis(10);
+const SERVICE_EVERY: Duration = Duration::from_millis(5);
 const LAST_LINES: usize = 12;
+const DIAGNOSED_LINES: usize = 200;
 
 /// Everything that the steps need.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +80,7 @@ pub struct Applied {
 #[derive(Default)]
 struct Run {
     started: BTreeMap<String, Launched>,
+    services: Vec<(String, Process)>,
     first_boot: bool,
     access: Option<Access>,
 }
@@ -128,6 +137,9 @@ impl Apply<'_> {
         match step {
             Step::Remember { .. } => self.remember(),
             Step::WriteCertificates { .. } => self.write_certificates(),
+            Step::StartServices { services, .. } => self.start_services(services, run).await,
+            Step::StopServices { services } => self.stop_services(services).await,
+            Step::SetDiscoverySize { .. } => self.set_discovery_size().await,
             Step::Start {
                 members,
                 first_boot,
@@ -137,6 +149,9 @@ impl Apply<'_> {
                 self.cluster
                     .dir
                     .save_topology(&to_toml(&self.cluster.topology))?;
+                if *first_boot {
+                    self.check_records().await?;
+                }
                 members.iter().try_for_each(|name| self.start(name, run))
             }
             Step::WaitReady { members } => self.wait_all(members, run).await,
@@ -172,7 +187,11 @@ impl Apply<'_> {
 
     fn start(&self, name: &str, run: &mut Run) -> Result<(), Error> {
         let start = || -> Result<Launched, Error> {
-            let dir = self.cluster.dir.create_member_dir(name)?;
+            let unit = Unit::Member(name);
+            let dir = self.cluster.dir.create_unit_dir(&unit)?;
+            if let Some((path, text)) = self.prepared.files.get(name) {
+                self.cluster.dir.save_given(path, text)?;
+            }
             claim(&self.prepared.proposal.instance, name).map_err(|error| Error::Io {
                 action: error.action,
                 path: error.path,
@@ -184,27 +203,117 @@ impl Apply<'_> {
                 .get(name)
                 .map(Vec::as_slice)
                 .unwrap_or_default();
-            let (program, args) = argv
-                .split_first()
-                .ok_or_else(|| Error::because("nothing to run", "no arguments were rendered"))?;
-            let launch = Launch {
-                program: Path::new(program),
-                args,
-                log: &self.cluster.dir.member_log(name),
-                dir: &dir,
-                dies_with_parent: self.lifetime == Lifetime::Ours,
-            };
-            let launched = launch
-                .start()
-                .map_err(|error| Error::because("the process does not start", error))?;
-            self.cluster
-                .dir
-                .save_record(name, &launched.process, argv)?;
-            Ok(launched)
+            self.launch(&unit, &dir, argv)
         };
         let launched = start().map_err(|error| error.at(name, "start"))?;
         run.started.insert(name.to_owned(), launched);
         Ok(())
+    }
+
+    fn launch(&self, unit: &Unit<'_>, dir: &Path, argv: &[String]) -> Result<Launched, Error> {
+        let (program, args) = argv
+            .split_first()
+            .ok_or_else(|| Error::because("nothing to run", "no arguments were rendered"))?;
+        let launch = Launch {
+            program: Path::new(program),
+            args,
+            log: &self.cluster.dir.unit_log(unit),
+            dir,
+            dies_with_parent: self.lifetime == Lifetime::Ours,
+        };
+        let launched = launch
+            .start()
+            .map_err(|error| Error::because("the process does not start", error))?;
+        self.cluster
+            .dir
+            .save_record(unit, &launched.process, argv)?;
+        Ok(launched)
+    }
+
+    async fn start_services(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
+        self.stop_services(names).await?;
+        for service in &self.prepared.services {
+            if names.contains(&service.name) {
+                self.start_service(service, run)
+                    .await
+                    .map_err(|error| error.at(&service.name, "start"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one and waits until its port is open.
+    async fn start_service(&self, service: &Service, run: &mut Run) -> Result<(), Error> {
+        let unit = Unit::Service(&service.name);
+        let line = self.output.line(&service.name);
+        line.set("waiting for its port");
+        let dir = self.cluster.dir.create_unit_dir(&unit)?;
+        if let Some((path, text)) = &service.file {
+            self.cluster.dir.save_given(path, text)?;
+        }
+        let mut launched = self.launch(&unit, &dir, &service.argv)?;
+        run.services
+            .push((service.name.clone(), launched.process.clone()));
+        let opened = async {
+            while TcpStream::connect(service.address).await.is_err() {
+                sleep(SERVICE_EVERY).await;
+            }
+        };
+        let process = launched.process.clone();
+        tokio::select! {
+            biased;
+            () = gone(Some(&process)) => {
+                line.fail("died");
+                return Err(died(Some(&mut launched), &self.cluster.dir.unit_log(&unit)));
+            }
+            () = opened => {}
+            () = sleep(self.timeout) => return Err(Error::timed_out(
+                format!("its port, {}", service.address),
+                self.timeout,
+                format!("see {}", self.cluster.dir.unit_log(&unit).display()),
+            )),
+            () = self.interrupt.token().cancelled() => return Err(self.interrupt.error()),
+        }
+        line.done(format!("answers, pid {}, {}", process.pid, service.address));
+        Ok(())
+    }
+
+    async fn stop_services(&self, names: &[String]) -> Result<(), Error> {
+        let running = names.iter().filter_map(|name| {
+            let running = self.observed.services.get(name)?.as_ref()?;
+            Some((name.clone(), running.process.clone()))
+        });
+        let running: Vec<_> = running.collect();
+        stop_all(&running, STOP_LIMIT.min(self.timeout))
+            .await
+            .map(drop)
+    }
+
+    async fn check_records(&self) -> Result<(), Error> {
+        let wanted = srv_records(&self.cluster.topology, &self.prepared.proposal.instance);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let line = self.output.line("dns");
+        line.set("asking for the cluster's records");
+        if let Err(error) = records::check(&wanted).await {
+            line.fail("has other records than the members need");
+            return Err(error.at("dns", "look at the SRV records"));
+        }
+        line.done(format!("has the {} SRV records", wanted.len()));
+        Ok(())
+    }
+
+    async fn set_discovery_size(&self) -> Result<(), Error> {
+        let topology = &self.cluster.topology;
+        let Some(registration) = registration(topology, &self.prepared.proposal.instance) else {
+            return Ok(());
+        };
+        let limit = self.timeout;
+        tokio::select! {
+            set = set_size(&registration, limit) => set,
+            () = self.interrupt.token().cancelled() => Err(self.interrupt.error()),
+        }
     }
 
     async fn wait_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
@@ -213,6 +322,10 @@ impl Apply<'_> {
             .started
             .iter_mut()
             .map(|(name, launched)| (name.as_str(), launched))
+            .collect();
+        let logs: Vec<LogTail> = launched
+            .values()
+            .map(|launched| launched.log.clone())
             .collect();
         let waits: Vec<_> = names
             .iter()
@@ -225,7 +338,10 @@ impl Apply<'_> {
                 )
             })
             .collect();
-        try_join_all(waits).await.map(drop)
+        match try_join_all(waits).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(explained(error, &logs)),
+        }
     }
 
     /// Waits until one member is ready, it dies, the deadline passes or `cancel` fires.
@@ -268,7 +384,13 @@ impl Apply<'_> {
             }
             Err(None) => {
                 line.fail("died");
-                Err(self.died(name, launched))
+                let log = self.cluster.dir.unit_log(&Unit::Member(name));
+                let step = if launched.is_some() {
+                    "start"
+                } else {
+                    "wait until it is ready"
+                };
+                Err(died(launched, &log).at(name, step))
             }
             Err(Some(error @ Error::TimedOut { .. })) => {
                 line.fail(format!("not ready: {trouble}"));
@@ -279,33 +401,6 @@ impl Apply<'_> {
             }
             Err(Some(error)) => Err(error),
         }
-    }
-
-    fn died(&self, name: &str, launched: Option<&mut Launched>) -> Error {
-        let log = self.cluster.dir.member_log(name);
-        let fix = format!(
-            "correct what the log says; all of it is in {}",
-            log.display()
-        );
-        let Some(launched) = launched else {
-            return Error::failed("the process ended while it was waited for", fix)
-                .at(name, "wait until it is ready");
-        };
-        let exit = launched
-            .exit()
-            .map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
-        let lines = launched.log.last_lines(LAST_LINES);
-        let said = if lines.is_empty() {
-            "it printed nothing".to_owned()
-        } else {
-            format!("its last lines were\n{}", lines.join("\n"))
-        };
-        Error::Failed {
-            what: format!("the process died at its start: {exit}"),
-            fix: Some(fix),
-            source: Some(said.into()),
-        }
-        .at(name, "start")
     }
 
     async fn move_leader(&self, from: &str, to: &str, run: &mut Run) -> Result<(), Error> {
@@ -438,6 +533,7 @@ impl Apply<'_> {
             .started
             .iter()
             .map(|(name, launched)| (name.clone(), launched.process.clone()))
+            .chain(run.services.iter().cloned())
             .collect();
         match stop_all(&processes, STOP_LIMIT).await {
             Ok(_) => self
@@ -540,6 +636,59 @@ impl Apply<'_> {
                 .process
                 .clone(),
         )
+    }
+}
+
+/// Adds what the members' logs say to a wait that was in vain: the one that was waited for may not be the one that is wrong.
+fn explained(error: Error, logs: &[LogTail]) -> Error {
+    let Error::At {
+        member,
+        step,
+        source,
+    } = error
+    else {
+        return error;
+    };
+    let source = match *source {
+        Error::TimedOut { what, waited, fix } => {
+            let mut found = logs.iter().map(|log| log.last_lines(DIAGNOSED_LINES));
+            match found.find_map(|lines| diagnose(&lines)) {
+                Some(diagnosis) => Error::TimedOut {
+                    what: format!("{}: {what}", diagnosis.cause),
+                    waited,
+                    fix: format!("{}; {fix}", diagnosis.fix),
+                },
+                None => Error::TimedOut { what, waited, fix },
+            }
+        }
+        other => other,
+    };
+    source.at(member, step)
+}
+
+fn died(launched: Option<&mut Launched>, log: &Path) -> Error {
+    let all = format!("all of its log is in {}", log.display());
+    let Some(launched) = launched else {
+        return Error::failed("the process ended while it was waited for", all);
+    };
+    let exit = launched
+        .exit()
+        .map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
+    let diagnosis = diagnose(&launched.log.last_lines(DIAGNOSED_LINES));
+    let (cause, fix) = match diagnosis {
+        Some(Diagnosis { cause, fix }) => (format!("{cause} ({exit})"), format!("{fix}; {all}")),
+        None => (exit, format!("correct what the log says; {all}")),
+    };
+    let lines = launched.log.last_lines(LAST_LINES);
+    let said = if lines.is_empty() {
+        "it printed nothing".to_owned()
+    } else {
+        format!("its last lines were\n{}", lines.join("\n"))
+    };
+    Error::Failed {
+        what: format!("the process died at its start: {cause}"),
+        fix: Some(fix),
+        source: Some(said.into()),
     }
 }
 

@@ -19,6 +19,7 @@ use report::{Machine, Report};
 
 use crate::apply::{Interrupt, Second};
 use crate::cli::BenchArgs;
+use crate::cluster::enter_network;
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::runtime::runtime;
@@ -45,6 +46,7 @@ impl Samples {
 pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode, Error> {
     let sizes = Sizes::new(args)?;
     let loaded = topology::load(&args.file)?;
+    enter_network(&loaded, None)?;
     loaded.warn(&context.output);
     let topology = loaded.topology;
     let contenders = contenders(&topology, args.against.as_deref())?;

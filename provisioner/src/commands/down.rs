@@ -57,8 +57,10 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
     if !plan.is_empty() {
         let mut journal = known.dir.journal("down", plan.steps.len())?;
         for planned in &plan.steps {
-            let Step::Stop { members } = &planned.step else {
-                continue;
+            let (names, services) = match &planned.step {
+                Step::Stop { members } => (members, false),
+                Step::StopServices { services } => (services, true),
+                _ => continue,
             };
             let text = planned.step.to_string();
             journal.step(&text)?;
@@ -67,25 +69,21 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
             }
             let line = output.line(name);
             line.set(&text);
-            let processes: Vec<(String, Process)> = members
+            let running = |name: &String| {
+                if services {
+                    observed.services.get(name)?.as_ref()
+                } else {
+                    observed.members.get(name)?.process.as_ref()
+                }
+            };
+            let processes: Vec<(String, Process)> = names
                 .iter()
-                .filter_map(|member| {
-                    Some((
-                        member.clone(),
-                        observed
-                            .members
-                            .get(member)?
-                            .process
-                            .as_ref()?
-                            .process
-                            .clone(),
-                    ))
-                })
+                .filter_map(|name| Some((name.clone(), running(name)?.process.clone())))
                 .collect();
             stop_all(&processes, args.timeout).await?;
-            line.done(format!("stopped {}", members.join(", ")));
+            line.done(format!("stopped {}", names.join(", ")));
             journal.step_done(&text)?;
-            stopped.extend(members.iter().cloned());
+            stopped.extend(names.iter().cloned());
         }
         journal.end(Outcome::Done)?;
     }

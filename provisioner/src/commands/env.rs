@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::cli::EnvArgs;
-use crate::cluster::Known;
+use crate::cluster::{Known, unset_beside};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::output::{Document, Table};
+use crate::topology::Network;
 
 /// Variables by name.
 #[derive(Debug, Serialize)]
@@ -38,9 +39,16 @@ impl Document for Variables {
 /// The cluster is unknown.
 pub fn run(args: &EnvArgs, context: &Context) -> Result<ExitCode, Error> {
     let known = Known::open(&args.target, context)?;
+    if known.topology.network == Network::Private {
+        context.output.note(format!(
+            "the cluster has a network of its own: only commands of `provision exec {}` reach it",
+            known.dir.name()
+        ));
+    }
+    let set = known.variables();
     let variables = Variables {
-        set: known.variables().into_iter().collect(),
-        unset: known.unset_variables(),
+        unset: unset_beside(&set),
+        set: set.into_iter().collect(),
     };
     context.output.data(&variables)?;
     Ok(ExitCode::Ok)

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use testbed::host::{Host, Lab};
-use testbed::service::dns::DnsServer;
 
 use crate::apply::{Interrupt, Second};
 use crate::cli::{DEFAULT_LAB, LabArgs, LabVerb};
@@ -92,9 +91,6 @@ impl Document for List {
 /// # Errors
 /// What the machine lacks, or what could not be brought up, found or ended.
 pub fn run(args: &LabArgs, context: &Context) -> Result<ExitCode, Error> {
-    if let LabVerb::Dns { address, file } = &args.verb {
-        return serve_dns(*address, file);
-    }
     Lab::check_machine()?;
     let dir = LabDir::new(&context.state_root, &args.name);
     let name = args.name.as_str();
@@ -112,7 +108,6 @@ pub fn run(args: &LabArgs, context: &Context) -> Result<ExitCode, Error> {
         }
         LabVerb::Down => runtime()?.block_on(down(name, &dir, context)),
         LabVerb::Connect { host, port } => connect(&known(name, &dir)?, host, *port),
-        LabVerb::Dns { address, file } => serve_dns(*address, file),
     }
 }
 
@@ -344,22 +339,4 @@ fn relay(stream: &TcpStream) -> io::Result<()> {
         io::Write::write_all(&mut stdout, &buffer[..count])?;
         io::Write::flush(&mut stdout)?;
     }
-}
-
-fn serve_dns(address: SocketAddr, file: &Path) -> Result<ExitCode, Error> {
-    let failed = |source| Error::Failed {
-        what: "the DNS server does not start".to_owned(),
-        fix: None,
-        source: Some(source),
-    };
-    runtime()?.block_on(async {
-        let server = DnsServer::start_from_file(address, file)
-            .await
-            .map_err(|error| failed(error.into()))?;
-        server
-            .run()
-            .await
-            .map_err(|source| Error::because("the DNS server ended", source))?;
-        Ok(ExitCode::Ok)
-    })
 }

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::output::{Document, Format, Table};
 use crate::runtime::runtime;
+use crate::state::Unit;
 
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
@@ -72,29 +73,32 @@ struct Source {
 /// The cluster or a member is unknown, or a log cannot be read.
 pub fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Error> {
     let known = Known::open(&args.target, context)?;
-    let all: Vec<&String> = known.instance.members.keys().collect();
-    if let Some(stranger) = args.members.iter().find(|name| !all.contains(name)) {
-        let names = all
-            .iter()
-            .map(|name| name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
+    let services = known.dir.services()?;
+    let members = known.instance.members.keys();
+    let all: Vec<Unit<'_>> = members
+        .map(|name| Unit::Member(name))
+        .chain(services.iter().map(|name| Unit::Service(name)))
+        .collect();
+    let named = |wanted: &String| all.iter().find(|unit| unit.name() == wanted);
+    if let Some(stranger) = args.members.iter().find(|name| named(name).is_none()) {
+        let names: Vec<&str> = all.iter().map(Unit::name).collect();
         return Err(Error::usage(
             format!("cluster {} has no member {stranger}", known.dir.name()),
-            format!("its members are {names}"),
+            format!("it has logs of {}", names.join(", ")),
         ));
     }
-    let names: Vec<String> = if args.members.is_empty() {
-        all.into_iter().cloned().collect()
+    let wanted: Vec<&Unit<'_>> = if args.members.is_empty() {
+        let is_member = |unit: &&Unit<'_>| matches!(unit, Unit::Member(_));
+        all.iter().filter(is_member).collect()
     } else {
-        args.members.clone()
+        args.members.iter().filter_map(named).collect()
     };
-    let prefixed = names.len() > 1;
-    let mut sources: Vec<Source> = names
+    let prefixed = wanted.len() > 1;
+    let mut sources: Vec<Source> = wanted
         .into_iter()
-        .map(|member| Source {
-            path: known.dir.member_log(&member),
-            member,
+        .map(|unit| Source {
+            path: known.dir.unit_log(unit),
+            member: unit.name().to_owned(),
             offset: 0,
         })
         .collect();

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod render;
 pub mod run;
 pub mod schema;
+pub mod serve;
 pub mod status;
 pub mod test;
 pub mod up;
@@ -45,6 +46,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Test(args) => test::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
         Verb::Lab(args) => lab::run(args, context),
+        Verb::Serve(args) => serve::run(args),
         Verb::Completions(args) => completions::run(args, context),
         Verb::Man => man::run(context),
     }

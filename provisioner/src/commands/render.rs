@@ -35,6 +35,19 @@ struct RenderedMember {
     text: String,
 }
 
+#[derive(Serialize)]
+struct Zone {
+    cluster: String,
+    placeholder: bool,
+    zone: String,
+}
+
+impl Document for Zone {
+    fn table(&self) -> Table {
+        Table::text(self.zone.clone())
+    }
+}
+
 impl Document for Rendered {
     fn table(&self) -> Table {
         // One member alone is a file that can be used as it is.
@@ -89,6 +102,15 @@ pub fn run(args: &RenderArgs, context: &Context) -> Result<ExitCode, Error> {
             topology.name
         ));
     }
+    if args.format == RenderFormat::DnsZone {
+        let zone = Zone {
+            cluster: topology.name.clone(),
+            placeholder,
+            zone: render::zone(topology, &instance),
+        };
+        context.output.data(&zone)?;
+        return Ok(ExitCode::Ok);
+    }
     let mut members = Vec::new();
     for member in topology
         .members
@@ -127,6 +149,8 @@ pub fn run(args: &RenderArgs, context: &Context) -> Result<ExitCode, Error> {
                 rendered.text = render::yaml(topology, member, &instance, server)?;
                 rendered.yaml = Some(rendered.text.clone());
             }
+            // Of the cluster, not of a member.
+            RenderFormat::DnsZone => {}
         }
         members.push(rendered);
     }

@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use super::up::{Options, converge};
 use crate::apply::{Interrupt, Lifetime, Second};
 use crate::cli::RunArgs;
-use crate::cluster::{Cluster, Known};
+use crate::cluster::{Cluster, Known, enter_network, unset_beside};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::host::local::{Exit, Process, foreground_owns_terminal, resolve, run_foreground};
 use crate::runtime::runtime;
 use crate::state::ClusterDir;
-use crate::topology;
+use crate::topology::{self, Network};
 
 // What a test suite may take to end after it was asked to.
 const COMMAND_GRACE: Duration = Duration::from_secs(10);
@@ -28,11 +28,17 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// The cluster does not come up, or the command does not run.
 pub fn run(args: &RunArgs, context: &Context) -> Result<ExitCode, Error> {
     let loaded = topology::load(&args.file)?;
+    enter_network(&loaded, None)?;
     loaded.warn(&context.output);
     let mut topology = loaded.topology;
-    // Its own ports, so that it runs beside the cluster that the file fixes ports for.
-    for member in &mut topology.members {
-        (member.client_port, member.peer_port) = (None, None);
+    // Its own ports, so that it runs beside the cluster that the file fixes ports for. In a network of its own it does anyway.
+    if topology.network == Network::Host {
+        for member in &mut topology.members {
+            (member.client_port, member.peer_port) = (None, None);
+        }
+        for gateway in &mut topology.gateways {
+            gateway.port = None;
+        }
     }
     if let Some(program) = args.command.first() {
         // Found out before a cluster is brought up for nothing.
@@ -71,13 +77,14 @@ async fn command(
     inner: &Context,
     interrupt: &Interrupt,
 ) -> Result<ExitCode, Error> {
-    let mut variables = known.variables();
+    let mut variables = known.variables_for(&args.command);
+    let unset = unset_beside(&variables);
     // `provision status NAME` inside the command finds this cluster.
     variables.push((
         "PROVISION_STATE_DIR",
         inner.state_root.display().to_string(),
     ));
-    let mut child = run_foreground(&args.command, variables, &known.unset_variables())
+    let mut child = run_foreground(&args.command, variables, &unset)
         .map_err(|error| Error::because("the command does not run", error))?;
     let process = child.id().and_then(|pid| Process::of(pid).ok());
     let status = tokio::select! {
@@ -136,7 +143,9 @@ impl Drop for Ephemeral {
         let processes: Vec<Process> = observed
             .members
             .into_values()
-            .filter_map(|facts| Some(facts.process?.process))
+            .filter_map(|facts| facts.process)
+            .chain(observed.services.into_values().flatten())
+            .map(|running| running.process)
             .collect();
         for process in &processes {
             // Its data is thrown away, so nothing is gained by asking first.

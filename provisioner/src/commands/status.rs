@@ -28,6 +28,16 @@ struct Status {
     health: Verdict,
     quorum: Ledger,
     members: Vec<MemberStatus>,
+    /// What runs beside the members.
+    services: Vec<ServiceStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServiceStatus {
+    name: String,
+    state: &'static str,
+    pid: Option<u32>,
+    drift: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,6 +127,17 @@ impl Document for Status {
                     .map(|drift| format!("{}: differs from the topology: {drift}", member.name)),
             );
         }
+        for service in &self.services {
+            let pid = service
+                .pid
+                .map(|pid| format!(", pid {pid}"))
+                .unwrap_or_default();
+            notes.push(format!("{}: {}{pid}", service.name, service.state));
+            let drift = service.drift.iter();
+            notes.extend(
+                drift.map(|drift| format!("{}: differs from the topology: {drift}", service.name)),
+            );
+        }
         let verdict = match self.health {
             Verdict::Healthy => "is healthy",
             Verdict::Degraded => "is degraded, quorum held",
@@ -175,11 +196,28 @@ async fn show(known: &Known, limit: Duration, context: &Context) -> Result<ExitC
 fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
     let cluster = Cluster::new(known.topology.clone(), &context.state_root);
     // Without its binary a member's wanted arguments cannot be told; everything else can.
-    let wanted = cluster
+    let (wanted, wanted_services) = cluster
         .programs()
         .and_then(|programs| cluster.prepare(&programs))
-        .map(|prepared| prepared.argv)
+        .map(|prepared| (prepared.argv, prepared.services))
         .unwrap_or_default();
+    let services = observed.services.iter().map(|(name, running)| {
+        let service = wanted_services.iter().find(|service| service.name == *name);
+        ServiceStatus {
+            name: name.clone(),
+            state: if running.is_some() {
+                "running"
+            } else {
+                "stopped"
+            },
+            pid: running.as_ref().map(|running| running.process.pid),
+            drift: match (running, service) {
+                (Some(running), Some(service)) => arguments(&running.argv, &service.argv),
+                _ => Vec::new(),
+            },
+        }
+    });
+    let services = services.collect();
     let leader_index = known
         .topology
         .members
@@ -244,6 +282,7 @@ fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
         health,
         quorum,
         members,
+        services,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::plan::{Plan, Refusal};
 use crate::render::client_urls;
 use crate::runtime::runtime;
 use crate::state::Found;
-use crate::topology::to_toml;
+use crate::topology::{Network, to_toml};
 
 // A running member answers in milliseconds; one that hangs is waited for by a step with its own deadline.
 const OBSERVE_LIMIT: Duration = Duration::from_secs(3);
@@ -148,9 +148,12 @@ fn report(
             "cluster {name} is up ({})",
             duration::show(elapsed)
         ));
-        output.note(format!(
-            "next: eval \"$(provision env {name})\" && etcdctl member list"
-        ));
+        output.note(match cluster.topology.network {
+            Network::Host => {
+                format!("next: eval \"$(provision env {name})\" && etcdctl member list")
+            }
+            Network::Private => format!("next: provision exec {name} -- etcdctl member list"),
+        });
     }
     if output.format() != Format::Table {
         output.data(&Report {

@@ -9,6 +9,8 @@ use crate::host::local::Process;
 pub struct Observed {
     /// By member name; every member of the instance.
     pub members: BTreeMap<String, MemberFacts>,
+    /// What runs beside the members, by name: all that is wanted, and all that was started once. `None`: it does not run.
+    pub services: BTreeMap<String, Option<Running>>,
     /// The membership as the cluster itself tells it, if any member could.
     pub membership: Option<Vec<ListedMember>>,
 }
@@ -122,10 +124,10 @@ impl Running {
     /// The client port that it was started with, where its arguments say so: the topology may want another by now.
     #[must_use]
     pub fn client_port(&self) -> Option<u16> {
-        let urls = self
-            .argv
-            .iter()
-            .find_map(|arg| arg.strip_prefix("--listen-client-urls="))?;
+        let urls = self.argv.iter().find_map(|arg| {
+            arg.strip_prefix("--listen-client-urls=")
+                .or_else(|| arg.strip_prefix("ETCD_LISTEN_CLIENT_URLS="))
+        })?;
         urls.split(',').next()?.rsplit(':').next()?.parse().ok()
     }
 }

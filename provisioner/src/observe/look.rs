@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::host::local::{Listener, find_by_argument, listeners, owner_of};
 use crate::instance::Instance;
 use crate::render::peer_url;
-use crate::state::{ClusterDir, Record};
+use crate::services;
+use crate::state::{ClusterDir, Record, Unit};
 use crate::topology::{Member, Role, Topology};
 
 // A healthy member answers a linearizable read within a few round trips. One that takes longer is reported as not
@@ -57,7 +58,11 @@ pub async fn look(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> 
 }
 
 async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
-    let Observed { members: hosts, .. } = look_at_host(sight)?;
+    let Observed {
+        members: hosts,
+        services,
+        ..
+    } = look_at_host(sight)?;
     let voters: BTreeSet<&str> = sight
         .topology
         .members
@@ -95,6 +100,7 @@ async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error>
 
     let mut observed = Observed {
         members: hosts,
+        services,
         membership: None,
     };
     for (name, (health, membership)) in answers {
@@ -158,9 +164,14 @@ pub fn look_at_host(sight: Sight<'_>) -> Result<Observed, Error> {
     let mut facts = BTreeMap::new();
     let mut listening: Option<Vec<Listener>> = None;
     for (name, placement) in &sight.instance.members {
-        let record = sight.dir.record(name)?;
+        let record = sight.dir.record(&Unit::Member(name))?;
         let had_data = record.is_some();
-        let process = running(record, &placement.data_dir.display().to_string())?;
+        let data_dir = format!("--data-dir={}", placement.data_dir.display());
+        let config = format!(
+            "--config-file={}/",
+            sight.dir.unit_dir(&Unit::Member(name)).display()
+        );
+        let process = running(record, &|arg| arg == data_dir || arg.starts_with(&config))?;
         let data = match inspect(sight.instance, name, cluster_id) {
             Ok(data) => data,
             Err(error) => {
@@ -211,16 +222,34 @@ pub fn look_at_host(sight: Sight<'_>) -> Result<Observed, Error> {
     }
     Ok(Observed {
         members: facts,
+        services: services(sight)?,
         membership: None,
     })
 }
 
-fn running(record: Option<Record>, data_dir: &str) -> Result<Option<Running>, Error> {
+fn services(sight: Sight<'_>) -> Result<BTreeMap<String, Option<Running>>, Error> {
+    let mut services = BTreeMap::new();
+    for name in sight.dir.services()? {
+        let unit = Unit::Service(&name);
+        let dir = format!("{}/", sight.dir.unit_dir(&unit).display());
+        let record = sight.dir.record(&unit)?;
+        let running = running(record, &|arg| arg.contains(&dir))?;
+        services.insert(name, running);
+    }
+    Ok(services)
+}
+
+fn running(
+    record: Option<Record>,
+    its_own: &dyn Fn(&str) -> bool,
+) -> Result<Option<Running>, Error> {
     let recorded = record.filter(|record| record.process.is_running());
     if let Some(Record { process, argv, .. }) = recorded {
         let now = process.argv().unwrap_or_default();
-        // An interpreter or a wrapper script puts itself in front of what was asked for; the flags tell.
-        let same = argv.get(1..).is_some_and(|flags| now.ends_with(flags));
+        // An interpreter or a wrapper script puts itself in front of what was asked for; the flags tell. What sets variables
+        // leaves what comes after them.
+        let same = argv.get(1..).is_some_and(|flags| now.ends_with(flags))
+            || (!now.is_empty() && argv.ends_with(&now));
         return Ok(Some(Running {
             process,
             argv: if same { argv } else { now },
@@ -228,7 +257,7 @@ fn running(record: Option<Record>, data_dir: &str) -> Result<Option<Running>, Er
     }
     // The record is written after the start, so a run that was killed in between leaves a process without one.
     let look = |source| Error::because("cannot list processes", source);
-    let found = find_by_argument(&format!("--data-dir={data_dir}")).map_err(look)?;
+    let found = find_by_argument(its_own).map_err(look)?;
     Ok(found.into_iter().next().map(|process| {
         let argv = process.argv().unwrap_or_default();
         Running { process, argv }
@@ -263,7 +292,7 @@ fn expected_cluster_id(sight: Sight<'_>) -> u64 {
             let placement = sight.instance.members.get(&member.name)?;
             Some(ids::member_id(
                 &[peer_url(sight.topology, member, placement)],
-                &sight.instance.token,
+                &services::cluster_token(sight.topology, sight.instance),
                 None,
             ))
         })

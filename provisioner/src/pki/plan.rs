@@ -13,7 +13,7 @@ use super::authority;
 use super::error::PkiError;
 use super::inspect::{CertInfo, inspect};
 use crate::instance::{Instance, KeyPaths, Placement};
-use crate::topology::{ClientTls, Member, PeerTls, Topology};
+use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
 
 /// Leaf certificates are renewed this many days before their end, or at two thirds of a shorter life.
 const RENEW_DAYS: i64 = 30;
@@ -189,6 +189,17 @@ fn names(topology: &Topology, member: &Member) -> BTreeSet<String> {
     if !member.listen.is_unspecified() {
         names.insert(member.listen.to_string());
     }
+    // Members and clients that found each other by SRV records expect the domain in the certificate, as etcd's do.
+    if let Bootstrap::DnsSrv { domain, .. } = &topology.bootstrap {
+        names.insert(domain.trim_end_matches('.').to_owned());
+    }
+    // A gateway passes TLS through, so that clients see the member's certificate at the gateway's address.
+    let gateways = topology.gateways.iter();
+    names.extend(
+        gateways
+            .filter(|gateway| !gateway.listen.is_unspecified())
+            .map(|gateway| gateway.listen.to_string()),
+    );
     names.extend(
         topology
             .tls

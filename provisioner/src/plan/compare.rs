@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::refusal::Refusal;
 use crate::instance::Instance;
 use crate::observe::ListedMember;
-use crate::topology::{Binary, Bootstrap, CaFiles, Member, Role, Topology};
+use crate::topology::{Binary, CaFiles, Member, Role, Topology};
 
 /// Refuses members that the instance does not have, and the reverse.
 pub(super) fn membership(topology: &Topology, instance: &Instance) -> Result<(), Refusal> {
@@ -98,8 +98,18 @@ pub(super) fn fixed(
         };
         return refuse("the CA".to_owned(), name(&old.ca), name(&new.ca));
     }
-    let Bootstrap::Static { token } = &wanted.bootstrap;
-    if let Some(token) = token.as_ref().filter(|token| **token != instance.token) {
+    if before.network != wanted.network {
+        return refuse(
+            "the network".to_owned(),
+            word(before.network),
+            word(wanted.network),
+        );
+    }
+    if let Some(token) = wanted
+        .bootstrap
+        .token()
+        .filter(|token| **token != instance.token)
+    {
         return refuse(
             "the token".to_owned(),
             instance.token.clone(),

@@ -7,7 +7,8 @@ use super::quorum::Ledger;
 use super::refusal::Refusal;
 use super::step::{CertChange, Plan, Planned, Step};
 use crate::instance::Instance;
-use crate::observe::{DataDir, MemberFacts, Observed};
+use crate::observe::{DataDir, MemberFacts, Observed, Running};
+use crate::services::{self, Service, Turn};
 use crate::topology::{Role, Topology};
 
 /// What the cluster should be.
@@ -23,6 +24,8 @@ pub struct Wanted<'a> {
     pub instance: &'a Instance,
     /// Each member's argument vector, program first.
     pub argv: &'a BTreeMap<String, Vec<String>>,
+    /// What runs beside the members.
+    pub services: &'a [Service],
     /// Certificates that are missing or no longer right.
     pub certificates: &'a [CertChange],
 }
@@ -47,11 +50,10 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(wanted.topology, observed);
 
     if wanted.remembered != Some(wanted.instance) {
-        let mut ports: Vec<u16> = wanted
-            .instance
-            .members
-            .values()
+        let members = wanted.instance.members.values();
+        let mut ports: Vec<u16> = members
             .flat_map(|at| [at.client_port, at.peer_port])
+            .chain(wanted.instance.services.values().copied())
             .collect();
         ports.sort_unstable();
         draft.quiet(Step::Remember {
@@ -65,12 +67,23 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         });
     }
 
+    draft.stop_services(observed.services.iter().filter(|(name, running)| {
+        running.is_some() && wanted.services.iter().all(|service| service.name != **name)
+    }));
+    draft.start_services(wanted, observed, Turn::BeforeMembers);
     let stopped = names(&|_, facts| facts.process.is_none());
     if !stopped.is_empty() {
         let first_boot = observed
             .members
             .values()
             .all(|facts| facts.process.is_none() && facts.data == DataDir::Empty);
+        if let Some(registration) =
+            services::registration(wanted.topology, wanted.instance).filter(|_| first_boot)
+        {
+            draft.quiet(Step::SetDiscoverySize {
+                size: registration.size,
+            });
+        }
         draft.start(stopped, first_boot);
     }
     let differs = |name: &str, facts: &MemberFacts| {
@@ -106,6 +119,7 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         };
         draft.restart(name, why);
     }
+    draft.start_services(wanted, observed, Turn::AfterMembers);
     Ok(draft.into_plan())
 }
 
@@ -128,6 +142,7 @@ pub fn down(topology: &Topology, observed: &Observed) -> Plan {
             draft.stop(members);
         }
     }
+    draft.stop_services(observed.services.iter());
     draft.into_plan()
 }
 
@@ -245,6 +260,47 @@ impl<'a> Draft<'a> {
         });
     }
 
+    fn start_services(&mut self, wanted: &Wanted<'_>, observed: &Observed, turn: Turn) {
+        let (mut services, mut why) = (Vec::new(), Vec::new());
+        for service in wanted
+            .services
+            .iter()
+            .filter(|service| service.turn == turn)
+        {
+            let running = observed
+                .services
+                .get(&service.name)
+                .and_then(Option::as_ref);
+            match running {
+                Some(running) if running.argv == service.argv => continue,
+                Some(running) => {
+                    let changes = compare::arguments(&running.argv, &service.argv);
+                    why.extend(
+                        changes
+                            .iter()
+                            .map(|change| format!("{}: {change}", service.name)),
+                    );
+                }
+                None => {}
+            }
+            services.push(service.name.clone());
+        }
+        if !services.is_empty() {
+            self.quiet(Step::StartServices { services, why });
+        }
+    }
+
+    fn stop_services<'s>(
+        &mut self,
+        services: impl Iterator<Item = (&'s String, &'s Option<Running>)>,
+    ) {
+        let running = services.filter(|(_, running)| running.is_some());
+        let services: Vec<String> = running.map(|(name, _)| name.clone()).collect();
+        if !services.is_empty() {
+            self.quiet(Step::StopServices { services });
+        }
+    }
+
     fn step(&mut self, step: Step) {
         let ledger = self.ledger(&self.up);
         self.steps.push(Planned {
@@ -319,7 +375,7 @@ mod tests {
     use insta::assert_snapshot;
     use proptest::prelude::*;
 
-    use super::super::testing::{World, name};
+    use super::super::testing::{World, name, process, service};
     use super::*;
     use crate::observe::{Health, ListedMember, PortTaken};
     use crate::topology::{Binary, PeerTls};
@@ -579,7 +635,25 @@ mod tests {
                         .for_each(|member| revive(world, member, leader));
                 }
                 Step::Restart { member, .. } => revive(world, member, leader),
-                Step::MoveLeader { .. } => {}
+                Step::StartServices { services, .. } => {
+                    for service in world
+                        .services
+                        .iter()
+                        .filter(|one| services.contains(&one.name))
+                    {
+                        let running = process(&service.argv);
+                        world
+                            .observed
+                            .services
+                            .insert(service.name.clone(), Some(running));
+                    }
+                }
+                Step::StopServices { services } => {
+                    for name in services {
+                        world.observed.services.insert(name.clone(), None);
+                    }
+                }
+                Step::MoveLeader { .. } | Step::SetDiscoverySize { .. } => {}
             }
         }
     }
@@ -592,6 +666,50 @@ mod tests {
         world.observed.members.insert(member.to_owned(), facts);
     }
 
+    #[test]
+    fn services_are_there_before_the_members_that_need_them_and_gateways_come_last() {
+        let mut world = World::nothing(1);
+        world.services = vec![
+            service("dns", Turn::BeforeMembers),
+            service("gateway0", Turn::AfterMembers),
+        ];
+        let steps = |plan: &Plan| -> Vec<String> {
+            let steps = plan.steps.iter();
+            steps.map(|planned| planned.step.to_string()).collect()
+        };
+        let plan = up(&world.wanted(), &world.observed).unwrap();
+        assert_eq!(
+            steps(&plan),
+            [
+                "remember ports 23790-23791 and a new token",
+                "start dns",
+                "start infra0",
+                "wait until infra0 answers a linearizable read",
+                "start gateway0"
+            ]
+        );
+
+        let mut world = World {
+            services: world.services,
+            ..World::running(1, 0)
+        };
+        let older = process(&["/bin/provision".to_owned(), "--endpoints=old".to_owned()]);
+        for name in ["gateway0", "gateway1"] {
+            let services = &mut world.observed.services;
+            services.insert(name.to_owned(), Some(older.clone()));
+        }
+        assert_snapshot!(shown(&world), @r"
+        cluster demo: 3 steps
+          1. stop gateway1
+          2. start dns
+          3. start gateway0
+               gateway0: gateway0 default -> true
+               gateway0: --endpoints old -> default
+        ");
+        let plan = down(&world.topology, &world.observed);
+        assert_eq!(steps(&plan), ["stop infra0", "stop gateway0, gateway1"]);
+    }
+
     proptest! {
         #[test]
         fn a_plan_from_what_a_plan_leaves_behind_is_empty(
@@ -599,8 +717,18 @@ mod tests {
             new in any::<bool>(),
             flag in any::<bool>(),
             states in proptest::collection::vec(0_u8..3, 7),
+            services in proptest::collection::vec(0_u8..3, 3),
         ) {
             let mut world = if new { World::nothing(members) } else { World::running(members, members / 2) };
+            world.services = vec![service("dns", Turn::BeforeMembers), service("gateway0", Turn::AfterMembers)];
+            for (name, state) in ["dns", "gateway0", "gateway1"].into_iter().zip(&services) {
+                let running = match state {
+                    0 => None,
+                    1 => Some(process(&["/bin/provision".to_owned(), name.to_owned()])),
+                    _ => Some(process(&["/bin/older".to_owned()])),
+                };
+                world.observed.services.insert(name.to_owned(), running);
+            }
             if flag {
                 world.want_flag("--snapshot-count=5");
             }

@@ -23,6 +23,11 @@ impl fmt::Display for Step {
                     if changes.len() == 1 { "" } else { "s" }
                 )
             }
+            Self::StartServices { services, .. } => write!(f, "start {}", services.join(", ")),
+            Self::StopServices { services } => write!(f, "stop {}", services.join(", ")),
+            Self::SetDiscoverySize { size } => {
+                write!(f, "tell the discovery service to wait for {size}")
+            }
             Self::Start { members, .. } => write!(f, "start {}", members.join(", ")),
             Self::WaitReady { members } => write!(
                 f,
@@ -51,7 +56,7 @@ impl Step {
                 }
                 lines
             }
-            Self::Restart { why, .. } => why.clone(),
+            Self::Restart { why, .. } | Self::StartServices { why, .. } => why.clone(),
             _ => Vec::new(),
         }
     }

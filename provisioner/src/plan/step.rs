@@ -20,6 +20,23 @@ pub enum Step {
         /// Which and why.
         changes: Vec<CertChange>,
     },
+    /// Start what runs beside the members, or start it again with other arguments; each answers before the next step.
+    StartServices {
+        /// Which.
+        services: Vec<String>,
+        /// What differs for those that run.
+        why: Vec<String>,
+    },
+    /// Stop what runs beside the members.
+    StopServices {
+        /// Which.
+        services: Vec<String>,
+    },
+    /// Tell the cluster's own discovery service how many members to wait for.
+    SetDiscoverySize {
+        /// How many.
+        size: usize,
+    },
     /// Start processes, all at once.
     Start {
         /// Who.

@@ -9,12 +9,18 @@ use super::step::CertChange;
 use crate::host::local::Process;
 use crate::instance::{Instance, Placement};
 use crate::observe::{DataDir, Health, MemberFacts, Observed, Running, Vitals};
-use crate::topology::{Binary, Bootstrap, ClientTls, Member, PeerTls, Role, Tls, Topology};
+use crate::services::{Service, Turn};
+use crate::topology::{
+    Binary, Bootstrap, ClientTls, Member, Network, PeerTls, Role, Settings, Tls, Topology,
+};
 
 pub(crate) fn topology(members: usize) -> Topology {
     Topology {
         name: "demo".to_owned(),
+        network: Network::Host,
+        settings: Settings::Flags,
         bootstrap: Bootstrap::Static { token: None },
+        gateways: Vec::new(),
         tls: Tls {
             peer: PeerTls::Mutual,
             client: ClientTls::Mutual,
@@ -46,6 +52,7 @@ pub(crate) struct World {
     pub(crate) remembered: Option<Instance>,
     pub(crate) instance: Instance,
     pub(crate) argv: BTreeMap<String, Vec<String>>,
+    pub(crate) services: Vec<Service>,
     pub(crate) certificates: Vec<CertChange>,
     pub(crate) observed: Observed,
 }
@@ -77,6 +84,7 @@ impl World {
             remembered: None,
             instance,
             argv,
+            services: Vec::new(),
             certificates: Vec::new(),
             observed,
         }
@@ -119,6 +127,7 @@ impl World {
             remembered: self.remembered.as_ref(),
             instance: &self.instance,
             argv: &self.argv,
+            services: &self.services,
             certificates: &self.certificates,
         }
     }
@@ -154,19 +163,32 @@ fn running(index: usize, leader: usize, argv: &[String]) -> MemberFacts {
         errors: Vec::new(),
         not_ready: None,
     };
-    let process = Process {
-        pid: 1000,
-        start_ticks: 1,
-        boot_id: "boot".to_owned(),
-    };
     MemberFacts {
-        process: Some(Running {
-            process,
-            argv: argv.to_vec(),
-        }),
+        process: Some(process(argv)),
         data: DataDir::Ours,
         had_data: true,
         ports_taken: Vec::new(),
         health: Health::Up(vitals),
+    }
+}
+
+pub(crate) fn process(argv: &[String]) -> Running {
+    Running {
+        process: Process {
+            pid: 1000,
+            start_ticks: 1,
+            boot_id: "boot".to_owned(),
+        },
+        argv: argv.to_vec(),
+    }
+}
+
+pub(crate) fn service(name: &str, turn: Turn) -> Service {
+    Service {
+        name: name.to_owned(),
+        turn,
+        address: (Ipv4Addr::LOCALHOST, 1).into(),
+        argv: vec!["/bin/provision".to_owned(), name.to_owned()],
+        file: None,
     }
 }

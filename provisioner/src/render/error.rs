@@ -33,6 +33,14 @@ pub enum RenderError {
         /// The server in words.
         server: String,
     },
+    /// The server finds nobody by SRV records without TLS.
+    #[error("member {member} runs {server}, which finds no members by SRV records without TLS")]
+    PlainSrv {
+        /// The member's name.
+        member: String,
+        /// The server in words.
+        server: String,
+    },
     /// The settings have no equivalent in the server's version.
     #[error("member {member} runs {server}, which cannot be given these flags")]
     Version {
@@ -56,6 +64,9 @@ impl RenderError {
             Self::Flag { flag, .. } | Self::Unsupported { flag, .. } => Some(format!(
                 "remove `{flag}` from [defaults] or from the member's `flags`"
             )),
+            Self::PlainSrv { .. } => Some(
+                "set peer = \"mutual\" in [tls], or give the member a binary of etcd 3.5".into(),
+            ),
             Self::Version { .. } => {
                 Some("remove the flag, or give the member a binary that has it".into())
             }

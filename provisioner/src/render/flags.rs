@@ -6,7 +6,8 @@ use super::error::RenderError;
 use super::server::Server;
 use super::urls::{client_url, listen_client_url, listen_peer_url, peer_url};
 use crate::instance::Instance;
-use crate::topology::{ClientTls, Member, PeerTls, Topology};
+use crate::services;
+use crate::topology::{Bootstrap, ClientTls, Discovery, Member, PeerTls, Protocol, Topology};
 
 /// Decides every setting of a member: its own flags, and what follows from its place in the cluster.
 ///
@@ -46,10 +47,8 @@ pub fn flags(
             peer_url(topology, member, place),
         ),
         ("advertise-client-urls", client_url(topology, member, place)),
-        ("initial-cluster", initial_cluster(topology, instance)?),
-        ("initial-cluster-state", "new".to_owned()),
-        ("initial-cluster-token", instance.token.clone()),
     ]);
+    settings.extend(bootstrap(topology, instance)?);
     if topology.tls.client == ClientTls::Auto {
         settings.push(("auto-tls", "true".to_owned()));
     }
@@ -89,6 +88,51 @@ pub fn flags(
             })?;
     }
     Ok(flags)
+}
+
+/// How a member finds the others.
+fn bootstrap(
+    topology: &Topology,
+    instance: &Instance,
+) -> Result<Vec<(&'static str, String)>, RenderError> {
+    let mut settings = match &topology.bootstrap {
+        Bootstrap::Discovery { service, proxy } => {
+            let mut settings = match service {
+                Discovery::Endpoints { endpoints, token } => {
+                    vec![
+                        ("discovery-token", token.clone()),
+                        ("discovery-endpoints", endpoints.join(",")),
+                    ]
+                }
+                Discovery::BuiltIn(Protocol::V3) => vec![
+                    ("discovery-token", instance.token.clone()),
+                    ("discovery-endpoints", services::discovery_backend(instance)),
+                ],
+                Discovery::Url(_) | Discovery::BuiltIn(Protocol::Private | Protocol::Public) => {
+                    vec![
+                        ("discovery", services::cluster_token(topology, instance)),
+                        // A member without a place is an error here, not a proxy that nobody asked for.
+                        ("discovery-fallback", "exit".to_owned()),
+                    ]
+                }
+            };
+            settings.extend(proxy.clone().map(|proxy| ("discovery-proxy", proxy)));
+            return Ok(settings);
+        }
+        Bootstrap::DnsSrv {
+            domain, srv_name, ..
+        } => {
+            let mut settings = vec![("discovery-srv", domain.clone())];
+            settings.extend(srv_name.clone().map(|name| ("discovery-srv-name", name)));
+            settings
+        }
+        Bootstrap::Static { .. } => vec![("initial-cluster", initial_cluster(topology, instance)?)],
+    };
+    settings.extend([
+        ("initial-cluster-state", "new".to_owned()),
+        ("initial-cluster-token", instance.token.clone()),
+    ]);
+    Ok(settings)
 }
 
 /// Whether the included member refuses a flag that etcd has.

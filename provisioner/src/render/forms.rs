@@ -1,14 +1,18 @@
 //! Settings as a command line, an environment file and a configuration file.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use member_flags::{FlagDef, FlagError, Kind, Support};
 
 use super::error::RenderError;
 use super::flags::flags;
 use super::server::Server;
+use crate::fnv;
 use crate::instance::Instance;
-use crate::topology::{Member, Topology};
+use crate::topology::{Bootstrap, Member, PeerTls, Settings, Topology};
+
+const DATA_DIR: &str = "ETCD_DATA_DIR";
 
 /// The arguments of the member's process, as `--name=value`, without the program.
 ///
@@ -20,6 +24,7 @@ pub fn argv(
     instance: &Instance,
     server: Server,
 ) -> Result<Vec<String>, RenderError> {
+    check(topology, member, server)?;
     let flags = flags(topology, member, instance)?;
     let mut args = match server {
         Server::Member => flags.to_args(),
@@ -33,6 +38,66 @@ pub fn argv(
     Ok(args)
 }
 
+/// What a member's process is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its argument vector, program first.
+    pub argv: Vec<String>,
+    /// The file that it reads. Its name changes with its text, so that the arguments tell whether all is as wanted.
+    pub file: Option<(PathBuf, String)>,
+}
+
+/// The member's settings in the form that the topology asks for. `dir` is the member's directory.
+///
+/// # Errors
+/// The settings cannot be rendered for this server.
+pub fn given(
+    topology: &Topology,
+    member: &Member,
+    instance: &Instance,
+    server: Server,
+    program: &Path,
+    dir: &Path,
+) -> Result<Given, RenderError> {
+    let program = program.display().to_string();
+    match topology.settings {
+        Settings::Flags => {
+            let mut all = vec![program];
+            all.extend(argv(topology, member, instance, server)?);
+            Ok(Given {
+                argv: all,
+                file: None,
+            })
+        }
+        Settings::Env => {
+            // env(1) sets them and becomes the program. The directory stays an argument: a process is found by it.
+            let (data, variables): (Vec<_>, Vec<_>) = env(topology, member, instance, server)?
+                .into_iter()
+                .partition(|(name, _)| name == DATA_DIR);
+            let mut all = vec!["/usr/bin/env".to_owned()];
+            all.extend(
+                variables
+                    .into_iter()
+                    .map(|(name, value)| format!("{name}={value}")),
+            );
+            all.push(program);
+            all.extend(data.into_iter().map(|(_, dir)| format!("--data-dir={dir}")));
+            Ok(Given {
+                argv: all,
+                file: None,
+            })
+        }
+        Settings::File => {
+            let text = yaml(topology, member, instance, server)?;
+            let path = dir.join(format!("settings-{:016x}.yaml", fnv::hash(text.as_bytes())));
+            Ok(Given {
+                argv: vec![program, format!("--config-file={}", path.display())],
+                file: Some((path, text)),
+            })
+        }
+    }
+}
+
 /// The settings as `ETCD_*` variables.
 ///
 /// # Errors
@@ -43,6 +108,7 @@ pub fn env(
     instance: &Instance,
     server: Server,
 ) -> Result<Vec<(String, String)>, RenderError> {
+    check(topology, member, server)?;
     let flags = flags(topology, member, instance)?;
     let mut env = match server {
         Server::Member => flags.to_env(),
@@ -84,6 +150,7 @@ pub fn yaml(
     instance: &Instance,
     server: Server,
 ) -> Result<String, RenderError> {
+    check(topology, member, server)?;
     let flags = flags(topology, member, instance)?;
     let mut out = match server {
         Server::Member => flags.to_yaml(),
@@ -93,6 +160,19 @@ pub fn yaml(
         let _ = writeln!(out, "{}: {}", def.name, yaml_scalar(def.kind, value));
     }
     Ok(out)
+}
+
+/// What a server cannot do although it has the flags.
+fn check(topology: &Topology, member: &Member, server: Server) -> Result<(), RenderError> {
+    let by_srv = matches!(topology.bootstrap, Bootstrap::DnsSrv { .. });
+    // It throws away what it finds for _etcd-server._tcp; found by running 3.4.23.
+    if by_srv && topology.tls.peer == PeerTls::Off && server == (Server::Etcd { minor: (3, 4) }) {
+        return Err(RenderError::PlainSrv {
+            member: member.name.clone(),
+            server: server.to_string(),
+        });
+    }
+    Ok(())
 }
 
 fn version(member: &Member, server: Server) -> impl FnOnce(FlagError) -> RenderError {

@@ -9,10 +9,12 @@ mod forms;
 mod placeholder;
 mod server;
 mod urls;
+mod zone;
 
 pub use error::RenderError;
 pub use flags::flags;
-pub use forms::{argv, env, env_file, shell_line, yaml};
+pub use forms::{Given, argv, env, env_file, given, shell_line, yaml};
 pub use placeholder::placeholder;
 pub use server::Server;
-pub use urls::{client_url, client_urls, peer_url};
+pub use urls::{client_url, client_urls, peer_url, url_host};
+pub use zone::{SrvRecord, srv_records, zone};

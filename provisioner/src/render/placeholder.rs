@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use crate::instance::{Instance, Placement};
-use crate::topology::{Bootstrap, Topology};
+use crate::services;
+use crate::topology::Topology;
 
 /// The same for the same topology, always: ports from 2379 up in one block where the file fixes none, and paths under
 /// `/var/lib/provision`.
 pub fn placeholder(topology: &Topology) -> Instance {
     let dir = Path::new("/var/lib/provision").join(&topology.name);
-    let Bootstrap::Static { token } = &topology.bootstrap;
-    let token = token
-        .clone()
-        .unwrap_or_else(|| format!("{}-token", topology.name));
+    let token = topology.bootstrap.token();
+    let token = token.map_or_else(|| format!("{}-token", topology.name), Clone::clone);
     let mut instance = Instance::new(&topology.name, token, &dir);
     let fixed: Vec<u16> = topology
         .members
         .iter()
         .flat_map(|member| [member.client_port, member.peer_port])
+        .chain(services::ports(topology).into_values())
         .flatten()
         .collect();
     let mut free = (2379..=u16::MAX).filter(|port| !fixed.contains(port));
@@ -29,6 +29,10 @@ pub fn placeholder(topology: &Topology) -> Instance {
             member.name.clone(),
             Placement::new(&dir, &member.name, client, peer),
         );
+    }
+    for (name, fixed) in services::ports(topology) {
+        let port = fixed.or_else(|| free.next()).unwrap_or(2379);
+        instance.services.insert(name, port);
     }
     instance
 }

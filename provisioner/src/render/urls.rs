@@ -4,7 +4,7 @@ use crate::instance::{Instance, Placement};
 use crate::topology::{ClientTls, Member, PeerTls, Topology};
 
 /// `host` as a URL holds it.
-fn host(host: &str) -> String {
+pub fn url_host(host: &str) -> String {
     if host.contains(':') {
         format!("[{host}]")
     } else {
@@ -12,14 +12,14 @@ fn host(host: &str) -> String {
     }
 }
 
-fn peer_scheme(topology: &Topology) -> &'static str {
+pub(super) fn peer_scheme(topology: &Topology) -> &'static str {
     match topology.tls.peer {
         PeerTls::Off => "http",
         PeerTls::Auto | PeerTls::Mutual => "https",
     }
 }
 
-fn client_scheme(topology: &Topology) -> &'static str {
+pub(super) fn client_scheme(topology: &Topology) -> &'static str {
     match topology.tls.client {
         ClientTls::Off => "http",
         ClientTls::Auto | ClientTls::Server | ClientTls::Mutual => "https",
@@ -31,7 +31,7 @@ pub fn peer_url(topology: &Topology, member: &Member, place: &Placement) -> Stri
     format!(
         "{}://{}:{}",
         peer_scheme(topology),
-        host(&member.address),
+        url_host(&member.address),
         place.peer_port
     )
 }
@@ -41,7 +41,7 @@ pub fn client_url(topology: &Topology, member: &Member, place: &Placement) -> St
     format!(
         "{}://{}:{}",
         client_scheme(topology),
-        host(&member.address),
+        url_host(&member.address),
         place.client_port
     )
 }
@@ -65,7 +65,7 @@ pub(super) fn listen_peer_url(topology: &Topology, member: &Member, place: &Plac
     format!(
         "{}://{}:{}",
         peer_scheme(topology),
-        host(&member.listen.to_string()),
+        url_host(&member.listen.to_string()),
         place.peer_port
     )
 }
@@ -74,7 +74,7 @@ pub(super) fn listen_client_url(topology: &Topology, member: &Member, place: &Pl
     format!(
         "{}://{}:{}",
         client_scheme(topology),
-        host(&member.listen.to_string()),
+        url_host(&member.listen.to_string()),
         place.client_port
     )
 }

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use super::dir::{ClusterDir, Found, list};
 use super::error::StateError;
+use crate::fnv;
 use crate::host::local::free_block;
 use crate::instance::{Instance, Placement};
+use crate::services;
 use crate::topology::{Bootstrap, Topology};
 
 /// The instance that `up` would work with.
@@ -38,6 +40,7 @@ pub fn propose(
                     placement.peer_port = member.peer_port.unwrap_or(placement.peer_port);
                 }
             }
+            services(topology, &mut instance, dir, state_root)?;
             Ok(Proposal {
                 is_new: instance != *remembered,
                 instance,
@@ -52,6 +55,7 @@ pub fn propose(
                     Placement::new(dir.path(), &member.name, client, peer),
                 );
             }
+            services(topology, &mut instance, dir, state_root)?;
             Ok(Proposal {
                 instance,
                 is_new: true,
@@ -86,7 +90,12 @@ fn ports(
             .flatten()
             .map(|port| port..port + 1),
     );
-    let base = free_block(len, seed(dir.path()), &avoid)?;
+    // Different places start their search at different ports, so that clusters made at the same moment rarely meet.
+    let base = free_block(
+        len,
+        fnv::hash(dir.path().as_os_str().as_encoded_bytes()),
+        &avoid,
+    )?;
     Ok(members
         .iter()
         .zip((base..).step_by(2))
@@ -99,6 +108,48 @@ fn ports(
         .collect())
 }
 
+// Ports of what runs beside the members, in a block of their own: a service can be added to a cluster that exists.
+fn services(
+    topology: &Topology,
+    instance: &mut Instance,
+    dir: &ClusterDir,
+    state_root: &Path,
+) -> Result<(), StateError> {
+    let wanted = services::ports(topology);
+    instance
+        .services
+        .retain(|name, _| wanted.contains_key(name));
+    let mut missing = Vec::new();
+    for (name, fixed) in wanted {
+        match fixed {
+            Some(port) => drop(instance.services.insert(name, port)),
+            None if instance.services.contains_key(&name) => {}
+            None => missing.push(name),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut avoid = remembered_blocks(state_root)?;
+    avoid.extend(ports_of(instance));
+    let len = u16::try_from(missing.len()).unwrap_or(u16::MAX);
+    let base = free_block(
+        len,
+        fnv::hash(dir.path().as_os_str().as_encoded_bytes()),
+        &avoid,
+    )?;
+    instance.services.extend(missing.into_iter().zip(base..));
+    Ok(())
+}
+
+fn ports_of(instance: &Instance) -> impl Iterator<Item = Range<u16>> {
+    let members = instance.members.values();
+    members
+        .flat_map(|at| [at.client_port, at.peer_port])
+        .chain(instance.services.values().copied())
+        .map(|port| port..port.saturating_add(1))
+}
+
 // Ports of stopped clusters are free now and wanted again later.
 fn remembered_blocks(state_root: &Path) -> Result<Vec<Range<u16>>, StateError> {
     let mut blocks = Vec::new();
@@ -107,34 +158,24 @@ fn remembered_blocks(state_root: &Path) -> Result<Vec<Range<u16>>, StateError> {
         let Ok(Found::Instance(instance)) = ClusterDir::new(state_root, &name).load() else {
             continue;
         };
-        blocks.extend(
-            instance
-                .members
-                .values()
-                .flat_map(|at| [at.client_port, at.peer_port])
-                .map(|port| port..port.saturating_add(1)),
-        );
+        blocks.extend(ports_of(&instance));
     }
     Ok(blocks)
 }
 
-// Different places start their search at different ports, so that clusters made at the same moment rarely meet.
-fn seed(path: &Path) -> u64 {
-    // FNV-1a: stable across runs and releases, unlike the standard library's hashers.
-    path.as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
-}
-
 fn token(topology: &Topology) -> String {
-    let Bootstrap::Static { token } = &topology.bootstrap;
-    token.clone().unwrap_or_else(|| {
+    let token = topology.bootstrap.token();
+    token.cloned().unwrap_or_else(|| {
         // Each state is seeded from the system's randomness; uniqueness is all that a token needs.
         let random = || RandomState::new().build_hasher().finish();
-        format!("{}-{:016x}{:016x}", topology.name, random(), random())
+        let digits = format!("{:016x}{:016x}", random(), random());
+        match &topology.bootstrap {
+            // Tokens of the public service are 32 digits, and nothing else.
+            Bootstrap::Discovery { .. } => digits,
+            Bootstrap::Static { .. } | Bootstrap::DnsSrv { .. } => {
+                format!("{}-{digits}", topology.name)
+            }
+        }
     })
 }
 

@@ -17,12 +17,33 @@ use crate::host::local::Process;
 use crate::instance::{self, Instance};
 
 const MARKER_KIND: &str = "provision-cluster";
+const RECORD: &str = "process.json";
+const LOG: &str = "log";
 
 /// The state directory of one cluster. Its files may be absent: a cluster begins as an empty place.
 #[derive(Clone, Debug)]
 pub struct ClusterDir {
     name: String,
     path: PathBuf,
+}
+
+/// One process of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit<'a> {
+    /// The member of this name.
+    Member(&'a str),
+    /// What runs beside the members under this name.
+    Service(&'a str),
+}
+
+impl Unit<'_> {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Member(name) | Self::Service(name) => name,
+        }
+    }
 }
 
 /// Says that a directory is ours and whose.
@@ -32,7 +53,7 @@ struct Marker {
     cluster: String,
 }
 
-/// What was remembered when a member's process was started.
+/// What was remembered when a process was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The process, maybe gone by now.
@@ -152,34 +173,50 @@ impl ClusterDir {
         self.path.join("topology.toml")
     }
 
-    /// The directory of one member: its log, record, certificates and data.
+    /// The directory of one process: its log, record, certificates and data.
     #[must_use]
-    pub fn member_dir(&self, member: &str) -> PathBuf {
-        self.path.join("members").join(member)
+    pub fn unit_dir(&self, unit: &Unit<'_>) -> PathBuf {
+        match unit {
+            Unit::Member(name) => self.path.join("members").join(name),
+            Unit::Service(name) => self.services_dir().join(name),
+        }
     }
 
-    /// Creates the directory of one member.
-    pub fn create_member_dir(&self, member: &str) -> Result<PathBuf, StateError> {
-        let dir = self.member_dir(member);
+    /// Creates the directory of one process.
+    pub fn create_unit_dir(&self, unit: &Unit<'_>) -> Result<PathBuf, StateError> {
+        let dir = self.unit_dir(unit);
         create_private_dir(&dir)?;
         Ok(dir)
     }
 
-    /// What one member's process prints.
+    /// What one process prints.
     #[must_use]
-    pub fn member_log(&self, member: &str) -> PathBuf {
-        self.member_dir(member).join("log")
+    pub fn unit_log(&self, unit: &Unit<'_>) -> PathBuf {
+        self.unit_dir(unit).join(LOG)
     }
 
-    /// The record of a member's process.
-    pub fn record(&self, member: &str) -> Result<Option<Record>, StateError> {
-        read_json(&self.record_file(member))
+    /// The names of what was started beside the members, now or once.
+    pub fn services(&self) -> Result<Vec<String>, StateError> {
+        names_with(&self.services_dir(), LOG)
     }
 
-    /// Remembers a member's process.
+    /// Writes a file that a process is about to be given, unless it is there.
+    pub fn save_given(&self, path: &Path, text: &str) -> Result<(), StateError> {
+        if fs::read_to_string(path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        replace(path, text.as_bytes(), Durability::Volatile)
+    }
+
+    /// The record of a process.
+    pub fn record(&self, unit: &Unit<'_>) -> Result<Option<Record>, StateError> {
+        read_json(&self.record_file(unit))
+    }
+
+    /// Remembers a process.
     pub fn save_record(
         &self,
-        member: &str,
+        unit: &Unit<'_>,
         process: &Process,
         argv: &[String],
     ) -> Result<(), StateError> {
@@ -188,7 +225,7 @@ impl ClusterDir {
             argv: argv.to_vec(),
             started_at: now_text(),
         };
-        replace_json(&self.record_file(member), &record, Durability::Volatile)
+        replace_json(&self.record_file(unit), &record, Durability::Volatile)
     }
 
     /// Opens the journal for one run.
@@ -225,8 +262,12 @@ impl ClusterDir {
         self.path.join("lock")
     }
 
-    fn record_file(&self, member: &str) -> PathBuf {
-        self.member_dir(member).join("process.json")
+    fn services_dir(&self) -> PathBuf {
+        self.path.join("services")
+    }
+
+    fn record_file(&self, unit: &Unit<'_>) -> PathBuf {
+        self.unit_dir(unit).join(RECORD)
     }
 
     fn foreign(&self, why: impl Into<String>) -> StateError {

@@ -16,7 +16,7 @@ mod lab;
 mod lock;
 
 pub use allocate::{Proposal, propose};
-pub use dir::{ClusterDir, Found, Record, list};
+pub use dir::{ClusterDir, Found, Record, Unit, list};
 pub use error::StateError;
 pub use journal::{Journal, Outcome};
 pub use lab::{LabDir, list_labs};

@@ -271,8 +271,8 @@ fn security(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
             .help("set peer = \"mutual\" and client = \"mutual\""),
         );
     }
-    let Bootstrap::Static { token } = &topology.bootstrap;
-    if token.is_some() {
+    let in_url = matches!(topology.bootstrap, Bootstrap::Discovery { .. });
+    if topology.bootstrap.token().is_some() && !in_url {
         found.push(
             Problem::warning(
                 spans.value(&Path::root().key("bootstrap").key("token")),

@@ -29,6 +29,8 @@ pub struct Loaded {
     pub file: String,
     /// The file's text.
     pub text: Arc<str>,
+    /// Whether it came from standard input, where it cannot be read again.
+    pub from_stdin: bool,
 }
 
 impl Loaded {
@@ -49,7 +51,8 @@ impl Loaded {
 /// # Errors
 /// The file cannot be read or is not a valid topology.
 pub fn load(path: &Path) -> Result<Loaded, Invalid> {
-    let (name, bytes) = if path == Path::new("-") {
+    let from_stdin = path == Path::new("-");
+    let (name, bytes) = if from_stdin {
         ("standard input".to_owned(), read(std::io::stdin().lock()))
     } else {
         (
@@ -69,6 +72,10 @@ pub fn load(path: &Path) -> Result<Loaded, Invalid> {
     match String::from_utf8(bytes) {
         Ok(text) => parse(&name, &text, &base, &|variable| {
             std::env::var(variable).ok()
+        })
+        .map(|loaded| Loaded {
+            from_stdin,
+            ..loaded
         }),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
@@ -135,6 +142,7 @@ pub fn parse(
         warnings,
         file: file.to_owned(),
         text: text.into(),
+        from_stdin: false,
     })
 }
 

@@ -5,6 +5,7 @@
 //! what to do. Invariant: a [`Topology`] holds valid values only.
 
 mod address;
+mod bootstrap;
 mod check;
 mod env;
 mod flags;
@@ -22,6 +23,9 @@ mod write;
 pub use invalid::{Invalid, Problem, Severity};
 pub use lint::{LINTS, LintDef};
 pub use load::{Loaded, load, parse};
-pub use model::{Binary, Bootstrap, CaFiles, ClientTls, Member, PeerTls, Role, Tls, Topology};
+pub use model::{
+    Binary, Bootstrap, CaFiles, ClientTls, Discovery, Gateway, Member, Network, PeerTls, Protocol,
+    Role, Settings, Tls, Topology,
+};
 pub use schema::json_schema;
 pub use write::to_toml;

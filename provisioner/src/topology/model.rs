@@ -11,12 +11,38 @@ use std::path::PathBuf;
 pub struct Topology {
     /// The cluster's name; names its state directory too.
     pub name: String,
+    /// Whose addresses and names its members use.
+    pub network: Network,
+    /// How members are given their settings.
+    pub settings: Settings,
     /// How the members find each other at their first start.
     pub bootstrap: Bootstrap,
     /// Transport security of both ports.
     pub tls: Tls,
     /// In the file's order, names unique, at least one voter.
     pub members: Vec<Member>,
+    /// TCP load balancers in front of the client ports, in the file's order.
+    pub gateways: Vec<Gateway>,
+}
+
+/// Whose addresses and names the members use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// This machine's.
+    Host,
+    /// Those of a network namespace of the cluster's own, with a DNS server that knows the members.
+    Private,
+}
+
+/// How members are given their settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settings {
+    /// On the command line.
+    Flags,
+    /// As `ETCD_*` variables.
+    Env,
+    /// In a file for `--config-file`.
+    File,
 }
 
 /// How the members find each other at their first start.
@@ -27,6 +53,75 @@ pub enum Bootstrap {
         /// Given token; `None`: unique per cluster instance, generated and remembered.
         token: Option<String>,
     },
+    /// A service tells them of each other.
+    Discovery {
+        /// Which.
+        service: Discovery,
+        /// An HTTP proxy on the way to it.
+        proxy: Option<String>,
+    },
+    /// SRV records of a domain name them all.
+    DnsSrv {
+        /// The domain.
+        domain: String,
+        /// What the records' service names end in, after a dash.
+        srv_name: Option<String>,
+        /// As for `Static`.
+        token: Option<String>,
+    },
+}
+
+/// A discovery service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Discovery {
+    /// One that `provision` runs beside the cluster.
+    BuiltIn(Protocol),
+    /// The URL of a v2 token, as it is.
+    Url(String),
+    /// A v3 service.
+    Endpoints {
+        /// Its members.
+        endpoints: Vec<String>,
+        /// The token.
+        token: String,
+    },
+}
+
+/// How a built-in discovery service is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// v2 keys of another cluster, as in the guide's part on a custom service.
+    Private,
+    /// As discovery.etcd.io.
+    Public,
+    /// v3 keys of another cluster.
+    V3,
+}
+
+/// A TCP load balancer in front of the client ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Where clients connect.
+    pub listen: IpAddr,
+    /// Fixed port; `None`: allocated and remembered.
+    pub port: Option<u16>,
+    /// What runs.
+    pub binary: Binary,
+}
+
+impl Bootstrap {
+    /// The token that the file gives, if the members take one from it.
+    #[must_use]
+    pub fn token(&self) -> Option<&String> {
+        match self {
+            Self::Static { token } | Self::DnsSrv { token, .. } => token.as_ref(),
+            Self::Discovery {
+                service: Discovery::Endpoints { token, .. },
+                ..
+            } => Some(token),
+            Self::Discovery { .. } => None,
+        }
+    }
 }
 
 /// Transport security of both ports.

@@ -24,6 +24,11 @@ pub fn json_schema() -> Value {
 pub(super) struct File {
     /// The cluster's name: lowercase letters, digits, `-`, `_` and `.`; names its state directory too.
     pub(super) name: String,
+    /// Whose addresses and names the members use.
+    pub(super) network: Option<Network>,
+    /// How members are given their settings.
+    #[serde(default)]
+    pub(super) settings: Settings,
     /// How the members find each other at their first start.
     #[serde(default)]
     pub(super) bootstrap: Bootstrap,
@@ -40,10 +45,9 @@ pub(super) struct File {
     /// The members; brace ranges such as infra{0..2} make several from one entry.
     #[serde(default)]
     pub(super) member: Vec<Member>,
-    /// Not available in this release: a TCP load balancer in front of the client ports.
+    /// TCP load balancers in front of the client ports.
     #[serde(default)]
-    #[schemars(with = "Option<Vec<BTreeMap<String, Value>>>")]
-    pub(super) gateway: Option<Vec<BTreeMap<String, toml::Value>>>,
+    pub(super) gateway: Vec<Gateway>,
     /// Which warnings are accepted.
     #[serde(default)]
     pub(super) lints: Lints,
@@ -58,20 +62,22 @@ pub(super) struct Bootstrap {
     pub(super) method: Method,
     /// initial-cluster-token; by default unique per instance of the cluster, generated and remembered.
     pub(super) token: Option<String>,
-    /// Not available in this release: the discovery service.
-    pub(super) service: Option<String>,
-    /// Not available in this release: the URL of a discovery service.
+    /// method = "discovery": "builtin", a discovery service that provision runs beside the cluster.
+    pub(super) service: Option<Service>,
+    /// How the built-in discovery service is spoken to; "private" by default.
+    pub(super) protocol: Option<Protocol>,
+    /// method = "discovery": URL of a v2 token, which must have its size already.
     pub(super) url: Option<String>,
-    /// Not available in this release: the endpoints of a v3 discovery service.
+    /// method = "discovery": endpoints of a v3 service, in which `token` must have its size already.
     pub(super) endpoints: Option<Vec<String>>,
-    /// Not available in this release: an HTTP proxy in front of the discovery service.
+    /// method = "discovery": HTTP proxy in front of a v2 service.
     pub(super) proxy: Option<String>,
-    /// Not available in this release: the domain of DNS SRV records.
+    /// method = "dns-srv": domain of the SRV records.
     pub(super) domain: Option<String>,
-    /// Not available in this release: the suffix of the SRV service name.
+    /// method = "dns-srv": what the service names of the records end in, after a dash.
     pub(super) srv_name: Option<String>,
-    /// Not available in this release: the DNS server.
-    pub(super) server: Option<String>,
+    /// method = "dns-srv": who answers; "system" by default, "builtin" in a private network.
+    pub(super) server: Option<DnsServer>,
 }
 
 /// How the members find each other at their first start.
@@ -81,10 +87,74 @@ pub(super) enum Method {
     /// Every member is told of all others.
     #[default]
     Static,
-    /// Not available in this release: a discovery service.
+    /// A discovery service: one of `service`, `url` and `endpoints`.
     Discovery,
-    /// Not available in this release: DNS SRV records.
+    /// DNS SRV records of `domain`.
     DnsSrv,
+}
+
+/// A discovery service that needs no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Service {
+    /// A member of its own, with what `protocol` needs in front of it.
+    Builtin,
+}
+
+/// How the built-in discovery service is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Protocol {
+    /// As another etcd cluster, through its v2 keys.
+    Private,
+    /// As the public service discovery.etcd.io.
+    Public,
+    /// As another etcd cluster, through its v3 keys.
+    V3,
+}
+
+/// Who answers the questions for SRV records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum DnsServer {
+    /// A DNS server that provision runs; the cluster's network is private.
+    Builtin,
+    /// The resolvers of this machine.
+    System,
+}
+
+/// Whose addresses and names the members use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Network {
+    /// This machine's.
+    Host,
+    /// Those of a network namespace of the cluster's own, which needs no root: any address, any port, and a DNS server that knows
+    /// the members' names. `provision exec` runs commands in it.
+    Private,
+}
+
+/// How members are given their settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Settings {
+    /// On the command line.
+    #[default]
+    Flags,
+    /// As ETCD_* variables.
+    Env,
+    /// In a YAML file, for --config-file.
+    File,
+}
+
+/// A TCP load balancer in front of the client ports of all members.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Gateway {
+    /// IP address and port for clients, such as 127.0.0.1:2379; without a port one is allocated and remembered.
+    pub(super) listen: String,
+    /// What to run `gateway start` of: a path relative to the topology file or a name in PATH. The included member by default.
+    pub(super) binary: Option<String>,
 }
 
 /// Transport security.

@@ -1,15 +1,17 @@
 //! From the file's structs to a [`Topology`]: names, addresses, ports, flags, and what this release cannot do yet.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path as FsPath, PathBuf};
 
 use super::invalid::Problem;
-use super::model::{Binary, Bootstrap, CaFiles, ClientTls, Member, PeerTls, Role, Tls, Topology};
+use super::model::{
+    Binary, CaFiles, ClientTls, Gateway, Member, PeerTls, Role, Settings, Tls, Topology,
+};
 use super::ranges::{self, Fault};
-use super::schema::{self, File, Method};
+use super::schema::{self, File};
 use super::spans::{Path, Spans};
-use super::{address, flags};
+use super::{address, bootstrap, flags};
 
 /// Default validity of leaf certificates.
 const VALIDITY_DAYS: u32 = 365;
@@ -32,14 +34,23 @@ pub(super) fn validate(
     let root = Path::root();
     check.cluster_name(&raw.name, &root.key("name"));
     check.later_tables(raw);
-    let bootstrap = check.bootstrap(&raw.bootstrap, &root.key("bootstrap"));
+    let network = bootstrap::network(raw, &mut check);
+    let bootstrap = bootstrap::bootstrap(&raw.bootstrap, &mut check);
     let tls = check.tls(&raw.tls, &root.key("tls"));
     let (members, places): (Vec<Member>, Vec<Path>) = check.members(raw).into_iter().unzip();
+    let gateways = check.gateways(raw, &members);
     let topology = Topology {
         name: raw.name.clone(),
+        network,
+        settings: match raw.settings {
+            schema::Settings::Flags => Settings::Flags,
+            schema::Settings::Env => Settings::Env,
+            schema::Settings::File => Settings::File,
+        },
         bootstrap,
         tls,
         members,
+        gateways,
     };
     check.made_certificates(&topology);
     if check.problems.is_empty() {
@@ -52,7 +63,8 @@ pub(super) fn validate(
     }
 }
 
-struct Check<'c> {
+/// The file, and what was found wrong with it so far.
+pub(super) struct Check<'c> {
     spans: &'c Spans<'c>,
     base: &'c FsPath,
     home: Option<&'c FsPath>,
@@ -60,7 +72,7 @@ struct Check<'c> {
 }
 
 impl Check<'_> {
-    fn fault(
+    pub(super) fn fault(
         &mut self,
         path: &Path,
         message: impl Into<String>,
@@ -117,59 +129,6 @@ impl Check<'_> {
                 "[host-defaults]",
                 "members are processes of this machine for now: remove the table",
             );
-        }
-        if raw.gateway.is_some() {
-            self.later(
-                &root.key("gateway"),
-                "[[gateway]]",
-                "remove it, and give clients every endpoint as `provision env` does",
-            );
-        }
-    }
-
-    fn bootstrap(&mut self, raw: &schema::Bootstrap, path: &Path) -> Bootstrap {
-        let method = match raw.method {
-            Method::Static => None,
-            Method::Discovery => Some("bootstrap by a discovery service"),
-            Method::DnsSrv => Some("bootstrap by DNS SRV records"),
-        };
-        if let Some(method) = method {
-            self.later(
-                &path.key("method"),
-                method,
-                "use method = \"static\": every member is told of all others",
-            );
-        } else {
-            let keys = [
-                ("service", raw.service.is_some()),
-                ("url", raw.url.is_some()),
-                ("endpoints", raw.endpoints.is_some()),
-                ("proxy", raw.proxy.is_some()),
-                ("domain", raw.domain.is_some()),
-                ("srv-name", raw.srv_name.is_some()),
-                ("server", raw.server.is_some()),
-            ];
-            for (key, _) in keys.iter().filter(|(_, given)| *given) {
-                self.fault(
-                    &path.key(key),
-                    format!("`{key}` has no meaning with method = \"static\""),
-                    "belongs to another method",
-                    format!("remove `{key}`; the methods it belongs to come with a later release"),
-                );
-            }
-        }
-        if let Some(token) = &raw.token
-            && (token.is_empty() || token.chars().any(|c| c.is_control() || c.is_whitespace()))
-        {
-            self.fault(
-                &path.key("token"),
-                "the token is empty or has white space",
-                "not a token",
-                "write a word that no other cluster has, or remove the key: a unique one is generated and remembered",
-            );
-        }
-        Bootstrap::Static {
-            token: raw.token.clone(),
         }
     }
 
@@ -334,21 +293,7 @@ impl Check<'_> {
                 "name the rack, room or region, or remove the key",
             );
         }
-        let binary = match strings.get("binary") {
-            None => Binary::Included,
-            Some(text) => {
-                if text.is_empty() {
-                    self.fault(&path.key("binary"), "the binary is empty", "no file", "write a path such as /usr/bin/etcd, or remove the key to run the included member");
-                }
-                // As in a shell: a name without a slash is looked up in PATH.
-                let path = if text.contains('/') {
-                    resolve(text, self.base, self.home)
-                } else {
-                    PathBuf::from(text)
-                };
-                Binary::Path(path)
-            }
-        };
+        let binary = self.binary(strings.get("binary"), &path.key("binary"));
         let client_port = self.port(strings.get("client-port"), &path.key("client-port"));
         let peer_port = self.port(strings.get("peer-port"), &path.key("peer-port"));
         let own: BTreeMap<String, String> = strings
@@ -369,6 +314,79 @@ impl Check<'_> {
             peer_port,
             flags,
         }
+    }
+
+    fn binary(&mut self, text: Option<&String>, path: &Path) -> Binary {
+        let Some(text) = text else {
+            return Binary::Included;
+        };
+        if text.is_empty() {
+            self.fault(
+                path,
+                "the binary is empty",
+                "no file",
+                "write a path such as /usr/bin/etcd, or remove the key to run the included member",
+            );
+        }
+        // As in a shell: a name without a slash is looked up in PATH.
+        Binary::Path(if text.contains('/') {
+            resolve(text, self.base, self.home)
+        } else {
+            PathBuf::from(text)
+        })
+    }
+
+    fn gateways(&mut self, raw: &File, members: &[Member]) -> Vec<Gateway> {
+        let mut gateways: Vec<Gateway> = Vec::new();
+        for (index, entry) in raw.gateway.iter().enumerate() {
+            let path = Path::root().key("gateway").index(index);
+            let place = path.key("listen");
+            let socket = entry.listen.parse::<SocketAddr>();
+            let bare = entry.listen.trim_matches(['[', ']']).parse::<IpAddr>();
+            let (listen, port) = match (socket, bare) {
+                (Ok(socket), _) if socket.port() > 0 => (socket.ip(), Some(socket.port())),
+                (_, Ok(ip)) => (ip, None),
+                _ => {
+                    self.fault(
+                        &place,
+                        format!("{:?} is not an address to listen on", entry.listen),
+                        "cannot be bound",
+                        "write an IP address and a port, such as 127.0.0.1:2379, or the address alone: a free port is allocated and remembered",
+                    );
+                    continue;
+                }
+            };
+            let gateway = Gateway {
+                listen,
+                port,
+                binary: self.binary(entry.binary.as_ref(), &path.key("binary")),
+            };
+            let members = members.iter().flat_map(|member| {
+                [
+                    (member.listen, member.client_port),
+                    (member.listen, member.peer_port),
+                ]
+            });
+            let others = gateways.iter().map(|other| (other.listen, other.port));
+            let taken = members.chain(others).any(|(ip, port)| {
+                port.is_some()
+                    && port == gateway.port
+                    && (ip == listen || ip.is_unspecified() || listen.is_unspecified())
+            });
+            if taken {
+                self.fault(
+                    &place,
+                    format!(
+                        "{} is the address of a member or of another gateway",
+                        entry.listen
+                    ),
+                    "this address is taken",
+                    "give the gateway another port, or none: a free one is allocated",
+                );
+            }
+            gateways.push(gateway);
+        }
+        gateways
     }
 
     fn port(&mut self, text: Option<&String>, path: &Path) -> Option<u16> {

@@ -1,25 +1,36 @@
 //! A topology as TOML again: expanded, with absolute paths, so that it means the same from any directory and environment.
 
+use std::net::SocketAddr;
+
 use toml::{Table, Value};
 
-use super::model::{Binary, Bootstrap, ClientTls, PeerTls, Topology};
+use super::model::{
+    Binary, Bootstrap, ClientTls, Discovery, Network, PeerTls, Protocol, Settings, Topology,
+};
 
 /// Writes a topology whose parse is equal to it. Warnings' waivers are not part of a topology and are left out.
 pub fn to_toml(topology: &Topology) -> String {
     let Topology {
         name,
+        network,
+        settings,
         bootstrap,
         tls,
         members,
+        gateways,
     } = topology;
     let mut file = Table::new();
     file.insert("name".into(), text(name));
-    let Bootstrap::Static { token } = bootstrap;
-    let mut table = Table::from_iter([("method".to_owned(), text("static"))]);
-    if let Some(token) = token {
-        table.insert("token".into(), text(token));
+    if *network == Network::Private {
+        file.insert("network".into(), text("private"));
     }
-    file.insert("bootstrap".into(), table.into());
+    let settings = match settings {
+        Settings::Flags => "flags",
+        Settings::Env => "env",
+        Settings::File => "file",
+    };
+    file.insert("settings".into(), text(settings));
+    file.insert("bootstrap".into(), bootstrap_table(bootstrap).into());
 
     let peer = match tls.peer {
         PeerTls::Off => "off",
@@ -98,7 +109,71 @@ pub fn to_toml(topology: &Topology) -> String {
         })
         .collect();
     file.insert("member".into(), members.into());
+    let gateways: Vec<Value> = gateways
+        .iter()
+        .map(|gateway| {
+            let listen = match gateway.port {
+                Some(port) => SocketAddr::new(gateway.listen, port).to_string(),
+                None => gateway.listen.to_string(),
+            };
+            let mut table = Table::from_iter([("listen".to_owned(), text(&listen))]);
+            if let Binary::Path(path) = &gateway.binary {
+                table.insert("binary".into(), text(&path.to_string_lossy()));
+            }
+            table.into()
+        })
+        .collect();
+    if !gateways.is_empty() {
+        file.insert("gateway".into(), gateways.into());
+    }
     file.to_string()
+}
+
+fn bootstrap_table(bootstrap: &Bootstrap) -> Table {
+    let mut table = Table::new();
+    let mut set = |key: &str, value: &str| {
+        table.insert(key.to_owned(), text(value));
+    };
+    if let Some(token) = bootstrap.token() {
+        set("token", token);
+    }
+    match bootstrap {
+        Bootstrap::Static { .. } => set("method", "static"),
+        Bootstrap::DnsSrv {
+            domain, srv_name, ..
+        } => {
+            set("method", "dns-srv");
+            set("domain", domain);
+            if let Some(name) = srv_name {
+                set("srv-name", name);
+            }
+        }
+        Bootstrap::Discovery { service, proxy } => {
+            set("method", "discovery");
+            if let Some(proxy) = proxy {
+                set("proxy", proxy);
+            }
+            match service {
+                Discovery::BuiltIn(protocol) => {
+                    set("service", "builtin");
+                    set(
+                        "protocol",
+                        match protocol {
+                            Protocol::Private => "private",
+                            Protocol::Public => "public",
+                            Protocol::V3 => "v3",
+                        },
+                    );
+                }
+                Discovery::Url(url) => set("url", url),
+                Discovery::Endpoints { endpoints, .. } => {
+                    let endpoints: Vec<Value> = endpoints.iter().map(|url| text(url)).collect();
+                    table.insert("endpoints".into(), endpoints.into());
+                }
+            }
+        }
+    }
+    table
 }
 
 /// A string that means itself: `${` is the only text with a meaning of its own that a checked value can hold.

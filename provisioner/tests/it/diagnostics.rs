@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use provisioner::topology::{self, Binary, Invalid, Loaded, Severity};
+use provisioner::topology::{self, Binary, Invalid, Loaded, Network, Severity};
 
 fn parse(text: &str) -> Result<Loaded, Invalid> {
     topology::parse(
@@ -324,35 +324,11 @@ fn a_flag_that_the_etcd_version_lacks_is_refused() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    for (text, place, part) in [
-        (
-            "bootstrap = { method = \"discovery\", url = \"http://x\" }\n",
-            "2:15 ",
-            "bootstrap by a discovery service is not available in this release",
-        ),
-        (
-            "bootstrap = { method = \"dns-srv\", domain = \"x\" }\n",
-            "2:15 ",
-            "bootstrap by DNS SRV records is not available",
-        ),
-        (
-            "bootstrap = { domain = \"x\" }\n",
-            "2:24 ",
-            "`domain` has no meaning with method = \"static\"",
-        ),
-        (
-            "host-defaults = { user = \"root\" }\n",
-            "2:1 ",
-            "[host-defaults] is not available",
-        ),
-        (
-            "gateway = [{ listen = \"127.0.0.1:2379\" }]\n",
-            "2:1 ",
-            "[[gateway]] is not available",
-        ),
-    ] {
-        one(&format!("name = \"a\"\n{text}{TAIL}"), place, &[part]);
-    }
+    one(
+        &format!("name = \"a\"\nhost-defaults = {{ user = \"root\" }}\n{TAIL}"),
+        "2:1 ",
+        &["[host-defaults] is not available"],
+    );
     one(
         "name = \"a\"\n[[member]]\nname = \"m\"\nhost = \"ssh://10.0.0.1\"\n",
         "4:1 ",
@@ -363,6 +339,132 @@ fn what_comes_later_is_refused_by_name() {
         "4:1 ",
         &["role = \"learner\" is not available"],
     );
+}
+
+#[test]
+fn keys_of_a_method_are_checked_against_it() {
+    for (keys, part) in [
+        (
+            "domain = \"x\"",
+            "`domain` has no meaning with method = \"static\"",
+        ),
+        (
+            "server = \"builtin\", network = 1",
+            "unknown key `network` in [bootstrap]",
+        ),
+        (
+            "method = \"discovery\"",
+            "discovery needs one of `service`, `url` and `endpoints`",
+        ),
+        (
+            "method = \"discovery\", service = \"builtin\", url = \"http://x/y\"",
+            "discovery needs one of `service`, `url` and `endpoints`",
+        ),
+        ("method = \"discovery\", service = \"other\"", "builtin"),
+        (
+            "method = \"discovery\", url = \"http://x\"",
+            "\"http://x\" is not the URL of a discovery token",
+        ),
+        (
+            "method = \"discovery\", url = \"ftp://x/y\"",
+            "is not the URL of a discovery token",
+        ),
+        (
+            "method = \"discovery\", url = \"http://x/y\", protocol = \"v3\"",
+            "`protocol` is that of the built-in service",
+        ),
+        (
+            "method = \"discovery\", url = \"http://x/y\", token = \"t\"",
+            "the token is a part of the discovery URL",
+        ),
+        (
+            "method = \"discovery\", endpoints = [], token = \"t\"",
+            "the service has no endpoint",
+        ),
+        (
+            "method = \"discovery\", endpoints = [\"http://x:1\"]",
+            "v3 discovery needs a `token`",
+        ),
+        (
+            "method = \"discovery\", service = \"builtin\", protocol = \"v3\", proxy = \"http://x\"",
+            "v3 discovery knows no proxy",
+        ),
+        ("method = \"dns-srv\"", "SRV records need a `domain`"),
+        (
+            "method = \"dns-srv\", domain = \"a..b\"",
+            "\"a..b\" is not a DNS name",
+        ),
+        (
+            "method = \"dns-srv\", domain = \"a.b\", srv-name = \"c.d\"",
+            "\"c.d\" cannot end a service name",
+        ),
+        (
+            "method = \"dns-srv\", domain = \"a.b\", url = \"http://x/y\"",
+            "`url` has no meaning",
+        ),
+    ] {
+        let found = problems(&format!("name = \"a\"\nbootstrap = {{ {keys} }}\n{TAIL}"));
+        assert!(
+            found.iter().any(|problem| problem.contains(part)),
+            "{part}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_dns_server_and_its_network_belong_together() {
+    let srv = |server: &str| {
+        format!("bootstrap = {{ method = \"dns-srv\", domain = \"a.b\", server = \"{server}\" }}\n")
+    };
+    one(
+        &format!("name = \"a\"\nnetwork = \"host\"\n{}{TAIL}", srv("builtin")),
+        "2:11 ",
+        &["a DNS server of the cluster's own needs a network of its own"],
+    );
+    one(
+        &format!(
+            "name = \"a\"\nnetwork = \"private\"\n{}{TAIL}",
+            srv("system")
+        ),
+        "3:60 ",
+        &["the resolvers of this machine are out of reach of a private network"],
+    );
+    let network = |text: &str| {
+        valid(&format!("name = \"a\"\n{text}{TAIL}"))
+            .topology
+            .network
+    };
+    assert_eq!(network(&srv("builtin")), Network::Private);
+    assert_eq!(network(&srv("system")), Network::Host);
+    assert_eq!(network("network = \"private\"\n"), Network::Private);
+}
+
+#[test]
+fn a_gateway_listens_where_nobody_else_does() {
+    for (listen, part) in [
+        ("", "\"\" is not an address to listen on"),
+        ("localhost:2379", "is not an address to listen on"),
+        ("127.0.0.1:0", "is not an address to listen on"),
+        ("http://127.0.0.1:1", "is not an address to listen on"),
+        (
+            "127.0.0.1:12379",
+            "is the address of a member or of another gateway",
+        ),
+        (
+            "0.0.0.0:12379",
+            "is the address of a member or of another gateway",
+        ),
+    ] {
+        one(
+            &format!(
+                "name = \"a\"\n[[member]]\nname = \"m\"\nclient-port = 12379\n[[gateway]]\nlisten = \"{listen}\"\n"
+            ),
+            "6:10 ",
+            &[part],
+        );
+    }
+    let two = "name = \"a\"\n[[member]]\nname = \"m\"\n[[gateway]]\nlisten = \"127.0.0.1:1\"\n[[gateway]]\nlisten = \"127.0.0.1:1\"\n";
+    one(two, "7:10 ", &["of another gateway"]);
 }
 
 #[test]

@@ -16,5 +16,6 @@ mod ephemeral;
 mod lab;
 mod pki;
 mod sandbox;
+mod services;
 mod shipped;
 mod up;

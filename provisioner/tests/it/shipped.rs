@@ -1,5 +1,6 @@
 //! Every file in `topologies/` is a test case.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -128,12 +129,15 @@ fn rendered(topology: &Topology) -> String {
         last.name,
         render::yaml(topology, last, &instance, Server::Member).unwrap()
     ));
-    let old = render::argv(topology, last, &instance, Server::Etcd { minor: (3, 4) }).unwrap();
-    out.push_str(&format!(
-        "\n# {} for etcd 3.4\n{}\n",
-        last.name,
-        render::shell_line("etcd", &old)
-    ));
+    let old = match render::argv(topology, last, &instance, Server::Etcd { minor: (3, 4) }) {
+        Ok(args) => render::shell_line("etcd", &args),
+        Err(error) => match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
+    };
+    out.push_str(&format!("\n# {} for etcd 3.4\n{old}\n", last.name));
+    out.push_str(&format!("\n{}", render::zone(topology, &instance)));
     out
 }
 

@@ -107,6 +107,23 @@ impl DiscoveryServer {
     }
 }
 
+/// Says how many members a token waits for, as the guide does with curl: `key` is the path of its `_config/size` in the etcd at
+/// `url`.
+///
+/// # Errors
+/// The etcd cannot be reached, or refuses.
+pub async fn set_size(
+    url: &str,
+    key: &str,
+    size: usize,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let service = Service {
+        backends: vec![backend(url)?],
+        prefix: String::new(),
+    };
+    service.set_size(key, &size.to_string()).await
+}
+
 impl Drop for DiscoveryServer {
     fn drop(&mut self) {
         // The connections belong to the task and end with it.
@@ -219,12 +236,18 @@ impl Service {
 
     async fn create(&self, size: &str) -> Result<String, BoxError> {
         let token = new_token()?;
-        let request = Request::put(format!("{REGISTRY}/{token}/_config/size?prevExist=false"))
+        let key = format!("{REGISTRY}/{token}/_config/size?prevExist=false");
+        self.set_size(&key, size).await?;
+        Ok(token)
+    }
+
+    async fn set_size(&self, key: &str, size: &str) -> Result<(), BoxError> {
+        let request = Request::put(key)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(format!("value={size}")))?;
         let response = self.ask(request, Some(BACKEND_LIMIT)).await?;
-        if response.status() == StatusCode::CREATED {
-            Ok(token)
+        if response.status().is_success() {
+            Ok(())
         } else {
             Err(format!("the backend answered {}", response.status()).into())
         }

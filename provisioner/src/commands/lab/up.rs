@@ -115,7 +115,7 @@ async fn bring_up(
     };
     let this = std::env::current_exe()
         .map_err(|source| Error::because("cannot find this program", source))?;
-    let dns: Vec<OsString> = vec![this.clone().into(), "lab".into(), "dns".into()];
+    let dns: Vec<OsString> = vec![this.clone().into(), "serve".into(), "dns".into()];
     let connect = [
         this.display().to_string(),
         "--state-dir".to_owned(),

@@ -115,10 +115,10 @@ impl Process {
     }
 }
 
-/// Finds processes of which one argument is exactly `argument`.
+/// Finds processes with an argument that is theirs alone.
 ///
 /// The way back to a process whose record was lost between its start and the write of the record.
-pub fn find_by_argument(argument: &str) -> io::Result<Vec<Process>> {
+pub fn find_by_argument(its_own: &dyn Fn(&str) -> bool) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Ok(entry) = entry else { continue };
@@ -131,7 +131,7 @@ pub fn find_by_argument(argument: &str) -> io::Result<Vec<Process>> {
         };
         // Processes come and go while the directory is read.
         let Ok(args) = argv(pid) else { continue };
-        if args.iter().any(|arg| arg == argument)
+        if args.iter().any(|arg| its_own(arg))
             && let Ok(process) = Process::of(pid)
             && process.is_running()
         {
@@ -237,9 +237,9 @@ mod tests {
             .unwrap();
         // The kernel shows the arguments a moment after the program was started.
         let deadline = Instant::now() + Duration::from_secs(10);
-        let mut found = find_by_argument(&mark).unwrap();
+        let mut found = find_by_argument(&|arg| arg == mark).unwrap();
         while found.is_empty() && Instant::now() < deadline {
-            found = find_by_argument(&mark).unwrap();
+            found = find_by_argument(&|arg| arg == mark).unwrap();
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -247,7 +247,7 @@ mod tests {
             found.iter().map(|process| process.pid).collect::<Vec<_>>(),
             [child.id()]
         );
-        assert!(find_by_argument(&mark).unwrap().is_empty());
+        assert!(find_by_argument(&|arg| arg == mark).unwrap().is_empty());
     }
 
     trait Marked {
