@@ -13,6 +13,7 @@ use super::authority;
 use super::error::PkiError;
 use super::inspect::{CertInfo, inspect};
 use crate::instance::{Instance, KeyPaths, Placement};
+use crate::render::record_name;
 use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
 
 /// Leaf certificates are renewed this many days before their end, or at two thirds of a shorter life.
@@ -192,6 +193,8 @@ fn names(topology: &Topology, member: &Member) -> BTreeSet<String> {
     // Members and clients that found each other by SRV records expect the domain in the certificate, as etcd's do.
     if let Bootstrap::DnsSrv { domain, .. } = &topology.bootstrap {
         names.insert(domain.trim_end_matches('.').to_owned());
+        // And they call each other by the names in the records, also where members advertise addresses.
+        names.extend(record_name(topology, member));
     }
     // A gateway passes TLS through, so that clients see the member's certificate at the gateway's address.
     let gateways = topology.gateways.iter();

@@ -17,4 +17,4 @@ pub use forms::{Given, argv, env, env_file, given, shell_line, yaml};
 pub use placeholder::placeholder;
 pub use server::Server;
 pub use urls::{client_url, client_urls, peer_url, url_host};
-pub use zone::{SrvRecord, srv_records, zone};
+pub use zone::{SrvRecord, record_name, srv_records, zone};

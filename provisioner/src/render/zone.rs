@@ -46,7 +46,7 @@ pub fn srv_records(topology: &Topology, instance: &Instance) -> Vec<SrvRecord> {
         let Some((place, target)) = instance
             .members
             .get(&member.name)
-            .zip(name(topology, member))
+            .zip(record_name(topology, member))
         else {
             continue;
         };
@@ -80,7 +80,7 @@ pub fn zone(topology: &Topology, instance: &Instance) -> String {
         );
     }
     for member in &topology.members {
-        if let Some(name) = name(topology, member) {
+        if let Some(name) = record_name(topology, member) {
             let (kind, address) = match reached(member) {
                 IpAddr::V4(ip) => ("A", ip.to_string()),
                 IpAddr::V6(ip) => ("AAAA", ip.to_string()),
@@ -95,7 +95,7 @@ pub fn zone(topology: &Topology, instance: &Instance) -> String {
 }
 
 /// The name of a member: SRV records need one, so a member that advertises an address gets one in the domain.
-fn name(topology: &Topology, member: &Member) -> Option<String> {
+pub fn record_name(topology: &Topology, member: &Member) -> Option<String> {
     match (member.address.parse::<IpAddr>(), &topology.bootstrap) {
         (Err(_), _) => Some(relative(&member.address).to_owned()),
         (Ok(_), Bootstrap::DnsSrv { domain, .. }) => {
