@@ -183,7 +183,7 @@ mod tests {
             .filter(|line| !line.is_empty() && !line.starts_with(['#', '@']));
         let scenarios = scenarios();
         assert_eq!(lines.count(), scenarios.len());
-        assert!(scenarios.len() >= 60, "{}", scenarios.len());
+        assert!(scenarios.len() >= 50, "{}", scenarios.len());
         for scenario in scenarios {
             assert!(!scenario.source.is_empty(), "{}", scenario.id);
         }

@@ -60,6 +60,8 @@ pub enum Need {
         /// What etcd does.
         why: &'static str,
     },
+    /// Network namespaces, of root or of this user's own; without them `up` says so.
+    PrivateNetwork,
     /// Programs of the system, by name.
     Programs(&'static [&'static str]),
 }
@@ -123,7 +125,7 @@ impl Need {
                 Some((*why).to_owned())
             }
             (Self::Member { why }, Server::Etcd { .. }) => Some((*why).to_owned()),
-            (Self::Etcd { .. } | Self::Member { .. }, _) => None,
+            (Self::Etcd { .. } | Self::Member { .. } | Self::PrivateNetwork, _) => None,
             (Self::Programs(names), _) => names
                 .iter()
                 .find(|name| crate::host::local::resolve(&PathBuf::from(name)).is_err())
@@ -140,6 +142,7 @@ impl std::fmt::Display for Need {
                 why,
             } => write!(f, "member or etcd {major}.{minor}: {why}"),
             Self::Member { why } => write!(f, "member: {why}"),
+            Self::PrivateNetwork => f.write_str("network namespaces"),
             Self::Programs(names) => f.write_str(&names.join(", ")),
         }
     }

@@ -9,7 +9,7 @@ pub(super) enum Kind {
     Check,
     /// What the check needs could not be had.
     Setup,
-    /// It turned out that this release or this machine cannot do what the check needs.
+    /// It turned out that this machine cannot do what the check needs.
     Skip,
 }
 

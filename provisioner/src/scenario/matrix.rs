@@ -270,6 +270,9 @@ impl Cell {
 
     fn needs(&self) -> Vec<Need> {
         let mut needs = vec![Need::Programs(&["etcdctl"])];
+        if self.is_private() {
+            needs.push(Need::PrivateNetwork);
+        }
         if self.method == Method::DiscoveryV3 {
             needs.push(Need::Etcd {
                 minor: (3, 6),

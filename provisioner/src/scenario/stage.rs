@@ -172,7 +172,8 @@ impl Stage {
         let program = std::env::current_exe()
             .map_err(|error| Failure::setup("the path of this program", &error))?;
         let state = self.state().display().to_string();
-        let mut all = vec!["--state-dir", &state];
+        // Only errors: what a failed verb did before is in its journal.
+        let mut all = vec!["--quiet", "--state-dir", &state];
         all.extend(args.iter().map(AsRef::as_ref));
         let mut env = vec![("NO_COLOR".to_owned(), "1".to_owned())];
         if self.subject.is_member() {

@@ -5,37 +5,48 @@ use futures_util::FutureExt;
 use super::Trouble;
 use crate::host::local::Exit;
 use crate::scenario::bootstrap::{self, CLUSTER};
+use crate::scenario::definition::Need;
 use crate::scenario::failure::Failure;
 use crate::scenario::matrix::{Address, Cell, Method, Transport};
 use crate::scenario::stage::Stage;
 
+const NEEDS: &[Need] = &[Need::PrivateNetwork];
 const GUIDE: &str = "clustering guide: DNS discovery";
 
 pub(super) const TROUBLES: &[Trouble] = &[
-    Trouble::new(
-        "srv/missing",
-        GUIDE,
-        "a domain without records ends the start, which names what was looked up and where",
-        |stage| {
-            let text = "error setting up initial cluster: error querying DNS SRV records for _etcd-server-ssl lookup _etcd-server-ssl._tcp.nosuch.com on 127.0.0.1:53: no such host";
-            server(stage, "nosuch.com", text).boxed_local()
-        },
-    ),
-    Trouble::new(
-        "srv/not-matching",
-        "clustering guide: Bootstrap the etcd cluster using DNS (must match one of the SRV targets)",
-        "a member that is not among the records ends: cannot find local etcd member",
-        |stage| {
-            let text = "cannot find local etcd member \"stranger\" in SRV records";
-            server(stage, "example.com", text).boxed_local()
-        },
-    ),
-    Trouble::new(
-        "srv/gateway-missing",
-        "gateway guide: DNS",
-        "a gateway for a domain without records ends, and names both look-ups",
-        |stage| gateway(stage).boxed_local(),
-    ),
+    Trouble {
+        needs: NEEDS,
+        ..Trouble::new(
+            "srv/missing",
+            GUIDE,
+            "a domain without records ends the start, which names what was looked up and where",
+            |stage| {
+                let text = "error setting up initial cluster: error querying DNS SRV records for _etcd-server-ssl lookup _etcd-server-ssl._tcp.nosuch.com on 127.0.0.1:53: no such host";
+                server(stage, "nosuch.com", text).boxed_local()
+            },
+        )
+    },
+    Trouble {
+        needs: NEEDS,
+        ..Trouble::new(
+            "srv/not-matching",
+            "clustering guide: Bootstrap the etcd cluster using DNS (must match one of the SRV targets)",
+            "a member that is not among the records ends: cannot find local etcd member",
+            |stage| {
+                let text = "cannot find local etcd member \"stranger\" in SRV records";
+                server(stage, "example.com", text).boxed_local()
+            },
+        )
+    },
+    Trouble {
+        needs: NEEDS,
+        ..Trouble::new(
+            "srv/gateway-missing",
+            "gateway guide: DNS",
+            "a gateway for a domain without records ends, and names both look-ups",
+            |stage| gateway(stage).boxed_local(),
+        )
+    },
 ];
 
 /// Runs the server in the network of a cluster with records for example.com; it must end with exit code 1 and the text.
