@@ -152,8 +152,32 @@ pub enum Template {
     ThreeNodeTls,
     /// Five members over three zones, mutual TLS on both ports.
     FiveNodeTls,
+    /// Five members for Kubernetes, with a gateway.
+    FiveNodeKubernetes,
+    /// Certificates that members make for themselves.
+    AutoTls,
     /// Cluster-wide and per-member flags.
     MixedFlags,
+    /// Settings as variables.
+    Environment,
+    /// The guide's static cluster, at its addresses.
+    Static,
+    /// The same with certificates.
+    StaticTls,
+    /// Discovery by another cluster.
+    DiscoveryPrivate,
+    /// Discovery by a service like discovery.etcd.io.
+    DiscoveryPublic,
+    /// Discovery by v3 keys.
+    DiscoveryV3,
+    /// DNS SRV records.
+    DnsSrv,
+    /// DNS SRV records and certificates.
+    DnsSrvTls,
+    /// DNS SRV records of members that advertise addresses.
+    DnsSrvIp,
+    /// A gateway in front of three members.
+    Gateway,
 }
 
 /// `validate`

@@ -14,7 +14,21 @@ fn text(template: Template) -> &'static str {
         Template::ThreeNode => include_str!("../../../topologies/three-node.toml"),
         Template::ThreeNodeTls => include_str!("../../../topologies/three-node-tls.toml"),
         Template::FiveNodeTls => include_str!("../../../topologies/five-node-tls.toml"),
+        Template::FiveNodeKubernetes => {
+            include_str!("../../../topologies/five-node-kubernetes.toml")
+        }
+        Template::AutoTls => include_str!("../../../topologies/auto-tls.toml"),
         Template::MixedFlags => include_str!("../../../topologies/mixed-flags.toml"),
+        Template::Environment => include_str!("../../../topologies/environment.toml"),
+        Template::Static => include_str!("../../../topologies/static.toml"),
+        Template::StaticTls => include_str!("../../../topologies/static-tls.toml"),
+        Template::DiscoveryPrivate => include_str!("../../../topologies/discovery-private.toml"),
+        Template::DiscoveryPublic => include_str!("../../../topologies/discovery-public.toml"),
+        Template::DiscoveryV3 => include_str!("../../../topologies/discovery-v3.toml"),
+        Template::DnsSrv => include_str!("../../../topologies/dns-srv.toml"),
+        Template::DnsSrvTls => include_str!("../../../topologies/dns-srv-tls.toml"),
+        Template::DnsSrvIp => include_str!("../../../topologies/dns-srv-ip.toml"),
+        Template::Gateway => include_str!("../../../topologies/gateway.toml"),
     }
 }
 

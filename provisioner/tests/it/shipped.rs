@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use member_flags::{Command, Flags, Warning};
+use provisioner::cli::Template;
 use provisioner::render::{self, Server};
 use provisioner::topology::{self, Loaded, Topology};
 
@@ -31,6 +32,18 @@ fn load(path: &Path) -> Loaded {
     let text = std::fs::read_to_string(path).unwrap();
     topology::parse(&stem(path), &text, path.parent().unwrap(), &|_| None)
         .unwrap_or_else(|error| panic!("{}", error.report(false).unwrap()))
+}
+
+#[test]
+fn every_shipped_topology_is_a_template() {
+    use clap::ValueEnum;
+    let names: Vec<String> = Template::value_variants()
+        .iter()
+        .map(|template| template.to_possible_value().unwrap().get_name().to_owned())
+        .collect();
+    for path in files() {
+        assert!(names.contains(&stem(&path)), "{}", path.display());
+    }
 }
 
 fn parsed(args: Vec<OsString>, env: Vec<(OsString, OsString)>, file: &str) -> Flags {
