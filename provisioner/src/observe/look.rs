@@ -13,7 +13,7 @@ use super::facts::{Health, ListedMember, MemberFacts, Observed, PortTaken, Runni
 use crate::error::Error;
 use crate::host::local::{Listener, find_by_argument, listeners, owner_of};
 use crate::instance::Instance;
-use crate::render::peer_url;
+use crate::render::listed_peer_url;
 use crate::services;
 use crate::state::{ClusterDir, Record, Unit};
 use crate::topology::{Member, Role, Topology};
@@ -291,7 +291,7 @@ fn expected_cluster_id(sight: Sight<'_>) -> u64 {
         .filter_map(|member| {
             let placement = sight.instance.members.get(&member.name)?;
             Some(ids::member_id(
-                &[peer_url(sight.topology, member, placement)],
+                &[listed_peer_url(sight.topology, member, placement)],
                 &services::cluster_token(sight.topology, sight.instance),
                 None,
             ))

@@ -190,10 +190,10 @@ fn names(topology: &Topology, member: &Member) -> BTreeSet<String> {
     if !member.listen.is_unspecified() {
         names.insert(member.listen.to_string());
     }
-    // Members and clients that found each other by SRV records expect the domain in the certificate, as etcd's do.
+    // Members and clients that found each other by SRV records connect to the name that these have, and expect the domain in the
+    // certificate, as etcd's do.
     if let Bootstrap::DnsSrv { domain, .. } = &topology.bootstrap {
         names.insert(domain.trim_end_matches('.').to_owned());
-        // And they call each other by the names in the records, also where members advertise addresses.
         names.extend(record_name(topology, member));
     }
     // A gateway passes TLS through, so that clients see the member's certificate at the gateway's address.

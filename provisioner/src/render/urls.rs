@@ -1,7 +1,8 @@
 //! The URLs of members.
 
+use super::zone::record_name;
 use crate::instance::{Instance, Placement};
-use crate::topology::{ClientTls, Member, PeerTls, Topology};
+use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
 
 /// `host` as a URL holds it.
 pub fn url_host(host: &str) -> String {
@@ -34,6 +35,16 @@ pub fn peer_url(topology: &Topology, member: &Member, place: &Placement) -> Stri
         url_host(&member.address),
         place.peer_port
     )
+}
+
+/// The URL that the members know this one by at first: what the SRV records name, where they are found by those.
+pub fn listed_peer_url(topology: &Topology, member: &Member, place: &Placement) -> String {
+    match (&topology.bootstrap, record_name(topology, member)) {
+        (Bootstrap::DnsSrv { .. }, Some(name)) => {
+            format!("{}://{name}:{}", peer_scheme(topology), place.peer_port)
+        }
+        _ => peer_url(topology, member, place),
+    }
 }
 
 /// The URL at which clients reach this member.
