@@ -15,6 +15,9 @@ use crate::topology;
 /// The name of the cluster.
 pub(super) const CLUSTER: &str = "cell";
 
+// Within the scenario's limit, so that what hangs is explained by the one who waits for it.
+const UP: [&str; 3] = ["up", "--timeout", "60s"];
+
 pub(super) async fn cell(stage: &Stage, cell: Cell) -> Result<(), Failure> {
     let file = up(stage, cell, "").await?;
     let endpoints = all_ready(stage, cell.size).await?;
@@ -26,7 +29,10 @@ pub(super) async fn cell(stage: &Stage, cell: Cell) -> Result<(), Failure> {
     stage.step("down");
     stage.provision(&["down", CLUSTER]).await?.expect(0)?;
     stage.step("up again");
-    stage.provision(&["up", &file]).await?.expect(0)?;
+    stage
+        .provision(&[&UP[..], &[&file]].concat())
+        .await?
+        .expect(0)?;
     all_ready(stage, cell.size).await?;
     stage.step("read what was written before the restart");
     for index in 0..endpoints.len() {
@@ -49,7 +55,7 @@ pub(super) async fn cell(stage: &Stage, cell: Cell) -> Result<(), Failure> {
 pub(super) async fn up(stage: &Stage, cell: Cell, more: &str) -> Result<String, Failure> {
     let file = write_topology(stage, cell, more)?;
     stage.step("up");
-    let done = stage.provision(&["up", &file]).await?;
+    let done = stage.provision(&[&UP[..], &[&file]].concat()).await?;
     let refused = |line: &&str| line.contains("a private network");
     if let Some(line) = done.stderr.lines().find(refused) {
         return Err(Failure::skip(line));
