@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use member_flags::{Command, Flags};
-use member_server::{Layout, Member, MemberError, SERVER_VERSION};
+use member_server::{Layout, MemberError, SERVER_VERSION, Server};
 use rustix::fs::Mode;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
@@ -113,25 +113,25 @@ async fn until_stopped(flags: &Flags) -> Result<c_int, MemberError> {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let dir = Layout::of(flags).state;
-    let starting = Member::start(flags, move || RocksEngine::open(dir));
-    let member = tokio::select! {
-        member = starting => member?,
+    let starting = Server::start(flags, move || RocksEngine::open(dir));
+    let server = tokio::select! {
+        server = starting => server?,
         _ = terminate.recv() => return Ok(SIGTERM),
         _ = interrupt.recv() => return Ok(SIGINT),
     };
     let signal = tokio::select! {
         _ = terminate.recv() => SIGTERM,
         _ = interrupt.recv() => SIGINT,
-        error = member.failed() => {
+        error = server.failed() => {
             if matches!(error, MemberError::Removed) {
-                member.stop().await;
+                server.stop().await;
             }
             return Err(error);
         }
     };
     tracing::info!(signal, "received signal; shutting down");
     tokio::select! {
-        () = member.stop() => {}
+        () = server.stop() => {}
         // The second signal does not wait. Nothing acknowledged is lost: the log has it.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

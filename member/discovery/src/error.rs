@@ -47,6 +47,18 @@ impl DiscoveryError {
         }
     }
 
+    /// Whether the cluster has no place left.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Service {
+                refusal: Refusal::Full,
+                ..
+            }
+        )
+    }
+
     /// etcd's log line for it, and the lines of advice that follow.
     #[must_use]
     pub fn log_lines(&self) -> (&'static str, &'static [&'static str]) {

@@ -42,6 +42,8 @@ pub enum Registration {
     New,
     /// An earlier start has registered, and was stopped before the cluster was founded.
     Done,
+    /// It is a proxy, which takes no place.
+    None,
 }
 
 /// This member, as the others are to see it.
@@ -96,7 +98,7 @@ pub async fn find(
             (found.map_err(service)?, token.clone())
         }
         Source::Srv => {
-            let found = srv::members(flags).await?;
+            let found = srv::members(flags, registration).await?;
             (found, flags.initial_cluster_token.clone())
         }
     };

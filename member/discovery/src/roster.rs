@@ -22,7 +22,7 @@ pub(crate) trait Registry {
     fn patience(&mut self) -> &mut Patience;
 }
 
-/// Takes a place among the members, and waits until all places are taken.
+/// Takes a place among the members, unless it is for a proxy, and waits until all places are taken.
 pub(crate) async fn find(
     registry: &mut impl Registry,
     me: &Me,
@@ -30,16 +30,18 @@ pub(crate) async fn find(
     registration: Registration,
 ) -> Result<InitialCluster, Refusal> {
     let id = me.id(token);
-    // A full cluster is left alone.
     let mut roster = registry.roster().await?;
-    roster.admit(&id)?;
-    if registration == Registration::New {
-        registry.register(&id, &me.line()).await?;
-        tracing::info!("register member itself successfully");
+    if registration != Registration::None {
+        // A full cluster is left alone.
+        roster.admit(&id)?;
+        if registration == Registration::New {
+            registry.register(&id, &me.line()).await?;
+            tracing::info!("register member itself successfully");
+        }
+        registry.patience().registered();
+        roster = registry.roster().await?;
+        roster.admit(&id)?;
     }
-    registry.patience().registered();
-    roster = registry.roster().await?;
-    roster.admit(&id)?;
     roster.log(&id);
     while !roster.is_complete() {
         registry.wait(roster.index + 1).await?;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use member_flags::{Flags, InitialCluster, Scheme, Url};
 
-use crate::{DiscoveryError, Dns, DnsError, Record};
+use crate::{DiscoveryError, Dns, DnsError, Record, Registration};
 
 /// A member, as a record names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +58,16 @@ pub async fn clients(dns: &Dns, domain: &str, name: &str) -> Result<Vec<(Scheme,
     Ok(found)
 }
 
-/// The members that the records of `--discovery-srv` name, this one by its name.
-pub(crate) async fn members(flags: &Flags) -> Result<InitialCluster, DiscoveryError> {
+/// The members that the records of `--discovery-srv` name, this one by its name. A proxy need not be among them.
+pub(crate) async fn members(
+    flags: &Flags,
+    registration: Registration,
+) -> Result<InitialCluster, DiscoveryError> {
     let (domain, name) = (&flags.discovery.srv, &flags.discovery.srv_name);
     let dns = Dns::from_system().map_err(DiscoveryError::Dns)?;
     let mut own = Vec::new();
-    for url in &flags.initial_advertise_peer_urls {
+    let member = registration != Registration::None;
+    for url in flags.initial_advertise_peer_urls.iter().filter(|_| member) {
         let addresses = addresses(&dns, url.host(), url.port().unwrap_or_default());
         own.push(Own {
             url: url.clone(),
@@ -102,13 +106,32 @@ pub(crate) async fn members(flags: &Flags) -> Result<InitialCluster, DiscoveryEr
             reason: texts.join("; "),
         });
     }
-    let items = name_members(&flags.name, &own, targets)
-        .map_err(|reason| DiscoveryError::Srv { reason })?;
+    let items = if member {
+        name_members(&flags.name, &own, targets).map_err(|reason| DiscoveryError::Srv { reason })?
+    } else {
+        number_members(&targets)
+    };
     let texts: Vec<String> = items
         .iter()
         .map(|(name, url)| format!("{name}={url}"))
         .collect();
     Ok(InitialCluster::new(texts.join(",")))
+}
+
+/// Names the targets by numbers; of a place under both schemes the one with TLS.
+fn number_members(targets: &[Target]) -> Vec<(String, String)> {
+    let secured = |target: &Target| {
+        let mut others = targets.iter();
+        !target.scheme.is_tls()
+            && others.any(|other| other.scheme.is_tls() && other.record == target.record)
+    };
+    let urls = targets
+        .iter()
+        .filter(|target| !secured(target))
+        .map(|target| format!("{}://{}", target.scheme.as_str(), target.record));
+    urls.enumerate()
+        .map(|(number, url)| (number.to_string(), url))
+        .collect()
 }
 
 async fn addresses(dns: &Dns, host: &str, port: u16) -> Result<Vec<SocketAddr>, DnsError> {
@@ -300,6 +323,26 @@ mod tests {
         assert_eq!(
             named(&own("http://10.0.1.10:2380", "10.0.1.10:2380"), mixed).unwrap(),
             "0=https://infra1.example.com:2380,infra0=http://infra0.example.com:2380,1=http://infra2.example.com:2380"
+        );
+    }
+
+    #[test]
+    fn a_proxy_takes_all_places_once() {
+        let targets = [
+            target(Scheme::Https, "infra0.example.com", "10.0.1.10:2380"),
+            target(Scheme::Http, "infra0.example.com", "10.0.1.10:2380"),
+            target(Scheme::Http, "infra1.example.com", "10.0.1.11:2380"),
+        ];
+        let urls: Vec<String> = number_members(&targets)
+            .into_iter()
+            .map(|(_, url)| url)
+            .collect();
+        assert_eq!(
+            urls,
+            [
+                "https://infra0.example.com:2380",
+                "http://infra1.example.com:2380"
+            ]
         );
     }
 

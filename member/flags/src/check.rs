@@ -63,6 +63,7 @@ impl Flags {
         )?;
         check_advertised("advertise-client-urls", &self.advertise_client_urls)?;
         self.check_discovery()?;
+        self.check_proxy()?;
         self.check_timing()?;
         if !self.listen_client_urls.is_empty() && self.advertise_client_urls.is_empty() {
             return Err(FlagError::AdvertiseClientMissing);

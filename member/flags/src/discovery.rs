@@ -9,7 +9,6 @@ use crate::{
     FlagError, Flags, InitialCluster,
     flags::{Fault, path, path_text},
     go::{format_duration, parse_bool, parse_duration},
-    table::PROXY,
 };
 
 /// `--discovery-fallback`: what a member does that finds a discovery cluster full.
@@ -245,12 +244,6 @@ impl Flags {
         if v2 && v3 {
             return Err(FlagError::BothDiscoveries);
         }
-        if !discovery.url.is_empty() && discovery.fallback == Fallback::Proxy {
-            return Err(FlagError::Refused {
-                name: "discovery-fallback=proxy".to_owned(),
-                why: PROXY.to_owned(),
-            });
-        }
         let listed =
             !self.initial_cluster.is_default() && !self.initial_cluster.as_str().is_empty();
         let chosen = [
@@ -280,6 +273,9 @@ impl Flags {
         }
         if !discovery.srv_name.is_empty() && discovery.srv.is_empty() {
             return without("discovery-srv-name", "discovery-srv");
+        }
+        if discovery.fallback == Fallback::Proxy && !discovery.endpoints.is_empty() {
+            return without("discovery-fallback=proxy", "discovery");
         }
         if discovery.endpoints.is_empty() && discovery.has_v3_settings() {
             return Err(FlagError::HalfDiscovery);

@@ -189,6 +189,9 @@ pub enum FlagError {
         /// The flag that is missing.
         needs: &'static str,
     },
+    /// A proxy that would ask the members without a pause.
+    #[error("--proxy-refresh-interval must be more than 0")]
+    ProxyRefreshZero,
     /// A discovery service is named by a member that joins a running cluster.
     #[error("discovery URL should not be set when joining existing initial cluster")]
     DiscoveryWhenJoining,

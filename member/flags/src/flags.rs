@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     Allowed, ClusterState, DiscoveryFlags, FeatureGates, FlagDef, FlagError, Group, InitialCluster,
-    LogFormat, LogLevel, LogOutput, Support, Urls, cipher, gates,
+    LogFormat, LogLevel, LogOutput, ProxyFlags, Support, Urls, cipher, gates,
     go::{format_duration, parse_bool, parse_duration, parse_i64, parse_u32, parse_u64},
     lookup,
 };
@@ -66,6 +66,8 @@ pub struct Flags {
     pub initial_cluster_token: String,
     /// How the members are found when `--initial-cluster` does not list them.
     pub discovery: DiscoveryFlags,
+    /// Whether and how to run as a proxy of the v2 API.
+    pub proxy: ProxyFlags,
     /// `--strict-reconfig-check`
     pub strict_reconfig_check: bool,
     /// `--max-learners`; a negative number allows none.
@@ -199,6 +201,7 @@ impl Default for Flags {
             initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
             discovery: DiscoveryFlags::default(),
+            proxy: ProxyFlags::default(),
             strict_reconfig_check: true,
             max_learners: 1,
             force_new_cluster: false,
@@ -277,7 +280,7 @@ impl Flags {
     /// Sets a flag from its text, as the command line would.
     ///
     /// Only the flag named is changed. The command line has one rule more: listen URLs for clients that are given
-    /// without advertised ones clear the default of the latter.
+    /// without advertised ones clear the default of the latter, but for a proxy.
     ///
     /// # Errors
     ///
@@ -539,7 +542,7 @@ impl Flags {
                 }
             },
             name => {
-                if !self.discovery.assign(name, value)? {
+                if !self.discovery.assign(name, value)? && !self.proxy.assign(name, value)? {
                     // A test sets every honoured flag of the table, so that none ends here.
                     return Err(Fault::Error(FlagError::Undefined {
                         name: name.to_owned(),
@@ -589,6 +592,7 @@ impl Flags {
             initial_cluster_state,
             initial_cluster_token,
             discovery,
+            proxy,
             strict_reconfig_check,
             max_learners,
             force_new_cluster,
@@ -785,6 +789,7 @@ impl Flags {
             ),
         ];
         values.extend(discovery.values());
+        values.extend(proxy.values());
         values
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    DEFS, FlagDef, FlagError, Flags, Support, Urls, Warning,
+    DEFS, FlagDef, FlagError, Flags, ProxyMode, Support, Urls, Warning,
     flags::{Fault, malformed},
     lookup, yaml,
 };
@@ -330,8 +330,10 @@ fn from_line_and_env(line: Box<CommandLine>, env: &[(String, String)]) -> Result
     }
     refusals.into_result()?;
 
-    // etcd: who says where to listen must say where clients find it.
-    if origins.contains_key("listen-client-urls") && !origins.contains_key("advertise-client-urls")
+    // etcd: who says where to listen must say where clients find it. A proxy tells nobody.
+    if flags.proxy.mode == ProxyMode::Off
+        && origins.contains_key("listen-client-urls")
+        && !origins.contains_key("advertise-client-urls")
     {
         flags.advertise_client_urls = Urls::default();
     }

@@ -17,7 +17,6 @@ const DOWNGRADE: &str = "cluster downgrade is not part of it yet";
 const IGNORED: &str = "no etcd of version 3 gives it a meaning; leave it out";
 const LISTENER: &str = "options of its sockets cannot be set yet";
 const LOG_FILES: &str = "it does not rotate its log files; use logrotate or the service manager";
-pub(crate) const PROXY: &str = "the v2 proxy is not part of it; etcd dropped it in 3.6";
 const RETENTION: &str = "its log keeps what --snapshot-count and --snapshot-catchup-entries ask for; there are no files to count";
 const OWN_CLIENT: &str = "it is no client of itself: the JSON gateway needs no connection";
 const TRACES: &str = "OpenTelemetry export is not part of it";
@@ -111,7 +110,7 @@ pub const DEFS: &[FlagDef] = &[
         .since(6),
     FlagDef::new(Clustering, "discovery-password", Text, "", "Password of that user.")
         .since(6),
-    FlagDef::new(Clustering, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", "What to do when the v2 discovery service has no place left; only 'exit' can be had.")
+    FlagDef::new(Clustering, "discovery-fallback", OneOf(&["exit", "proxy"]), "exit", "What to do when the v2 discovery service has no place left: 'exit', or become a 'proxy' of the v2 API.")
         .older(&[((3, 5), "proxy")]),
     FlagDef::new(Clustering, "discovery-proxy", Text, "", "HTTP proxy towards the v2 discovery service."),
     FlagDef::new(Clustering, "discovery-srv", Text, "", "Domain whose SRV records list the initial members."),
@@ -205,18 +204,18 @@ pub const DEFS: &[FlagDef] = &[
     FlagDef::new(Tracing, "experimental-distributed-tracing-sampling-rate", Int, "0", "Traces exported per million.")
         .since(5).until(7).refused(TRACES),
     // v2 proxy
-    FlagDef::new(Proxy, "proxy", OneOf(&["off", "readonly", "on"]), "off", "Run as a proxy of the v2 API.")
-        .until(6).refused(PROXY),
+    FlagDef::new(Proxy, "proxy", OneOf(&["off", "readonly", "on"]), "off", "Run as a proxy of the v2 API: 'on', 'readonly' or 'off'.")
+        .until(6),
     FlagDef::new(Proxy, "proxy-failure-wait", Uint, "5000", "Time (in milliseconds) that a failed endpoint is left alone.")
-        .until(6).refused(PROXY),
+        .until(6),
     FlagDef::new(Proxy, "proxy-refresh-interval", Uint, "30000", "Time (in milliseconds) between two looks at the member list.")
-        .until(6).refused(PROXY),
-    FlagDef::new(Proxy, "proxy-dial-timeout", Uint, "1000", "Time (in milliseconds) to connect.")
-        .until(6).refused(PROXY),
-    FlagDef::new(Proxy, "proxy-write-timeout", Uint, "5000", "Time (in milliseconds) to write.")
-        .until(6).refused(PROXY),
-    FlagDef::new(Proxy, "proxy-read-timeout", Uint, "0", "Time (in milliseconds) to read.")
-        .until(6).refused(PROXY),
+        .until(6),
+    FlagDef::new(Proxy, "proxy-dial-timeout", Uint, "1000", "Time (in milliseconds) that the proxy may take to connect.")
+        .until(6),
+    FlagDef::new(Proxy, "proxy-write-timeout", Uint, "5000", "Time (in milliseconds) that a write of the proxy may take.")
+        .until(6),
+    FlagDef::new(Proxy, "proxy-read-timeout", Uint, "0", "Time (in milliseconds) that a read of the proxy may take; 0 for as long as it takes.")
+        .until(6),
     // Features
     FlagDef::new(Features, "feature-gates", Text, "", "Features to switch, as NAME=true pairs.")
         .since(6),

@@ -251,7 +251,7 @@ pub(crate) fn malformed() -> Response<Body> {
 }
 
 /// The answer to another method than GET.
-fn only_get() -> Response<Body> {
+pub(crate) fn only_get() -> Response<Body> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     let headers = response.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static("GET"));

@@ -1,4 +1,4 @@
-//! What a member that joins a running cluster asks the others before it starts.
+//! What a member that joins a running cluster asks the others before it starts, and a proxy again and again.
 //!
 //! It owns no data yet and changes nothing: it learns the cluster's id and its own, and whether the members that it was
 //! told of are those that the cluster has.
@@ -27,7 +27,7 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Running {
     cluster_id: u64,
-    members: Vec<PeerMember>,
+    pub(crate) members: Vec<PeerMember>,
 }
 
 /// What a member is to be in the cluster that it joins.
@@ -77,7 +77,8 @@ pub(crate) async fn join(
     })
 }
 
-async fn ask_first(
+/// The cluster, as the first of its members that answers describes it.
+pub(crate) async fn ask_first(
     connector: &PeerConnector,
     urls: &[&Url],
     dial: Duration,

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use member_flags::Flags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -130,7 +131,20 @@ pub(crate) struct Http2 {
     pub(crate) keepalive_timeout: Duration,
 }
 
-/// Serves a port until `stopping`; its connections finish their requests first.
+impl Http2 {
+    /// Those that the flags set for clients.
+    pub(crate) fn of_clients(flags: &Flags) -> Self {
+        Self {
+            max_concurrent_streams: flags.max_concurrent_streams,
+            // As in etcd, a zero in either of the two turns the pings off.
+            keepalive_interval: Some(flags.grpc_keepalive_interval)
+                .filter(|interval| !interval.is_zero() && !flags.grpc_keepalive_timeout.is_zero()),
+            keepalive_timeout: flags.grpc_keepalive_timeout,
+        }
+    }
+}
+
+/// Serves a port until `stopping`; its connections finish their requests first. The service is told who calls.
 pub(crate) async fn serve<S, F, B>(
     listener: TcpListener,
     acceptor: Acceptor,
@@ -139,7 +153,7 @@ pub(crate) async fn serve<S, F, B>(
     tasks: TaskTracker,
     stopping: CancellationToken,
 ) where
-    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -188,7 +202,7 @@ async fn serve_connection<S, F, B>(
     service: S,
     stopping: CancellationToken,
 ) where
-    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    S: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -219,7 +233,7 @@ async fn serve_connection<S, F, B>(
         if let Some(client) = &client {
             request.extensions_mut().insert(client.clone());
         }
-        let response = service(request);
+        let response = service(remote, request);
         async move { Ok::<_, Infallible>(response.await) }
     });
     let connection = builder.serve_connection(TokioIo::new(transport), service);

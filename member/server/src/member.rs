@@ -58,7 +58,7 @@ const KNOWN_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long clients' requests in flight may take once the member stops.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the next leader may take to show that it is there. Members that are stopped together are not.
 const ALIVE_PATIENCE: Duration = Duration::from_millis(200);
@@ -67,7 +67,7 @@ const ALIVE_PATIENCE: Duration = Duration::from_millis(200);
 const PEER_DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// gRPC's own bytes around a request of `--max-request-bytes`; etcd's figure.
-const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+pub(crate) const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 
 /// Why a member did not start or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,49 @@ pub enum MemberError {
     /// The other members are not found.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
+    /// The data directory is a member's and a proxy's at once.
+    #[error(
+        "invalid datadir; both member and proxy directories exist: remove the one of the two in {} that is not wanted",
+        dir.display()
+    )]
+    BothRoles {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A proxy is asked for where there is a member's data.
+    #[error(
+        "--proxy is set, but data directory {} is a member's: leave the flag out to run the member, or give the proxy a directory of its own",
+        dir.display()
+    )]
+    NotAProxy {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A member is asked for where there is a proxy's data.
+    #[error(
+        "data directory {0} is a proxy's: set --proxy to run the proxy, or remove {0}/proxy to make a member of it",
+        dir.display()
+    )]
+    NotAMember {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A proxy is not told of any member.
+    #[error(
+        "the proxy knows no member to ask: set --initial-cluster, --discovery or --discovery-srv"
+    )]
+    NoPeers,
+    /// The members that the proxy has noted cannot be read.
+    #[error(
+        "cannot use {}: {reason}; remove it, and the proxy takes the members from its flags",
+        path.display()
+    )]
+    ClusterFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nothing can be written where the data is to be.
     #[error("cannot write to data directory {}", dir.display())]
     DataDir {
@@ -169,6 +212,10 @@ impl MemberError {
     pub fn log_lines(&self) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Discovery(error) => error.log_lines(),
+            Self::BothRoles { .. } => (
+                "invalid datadir; both member and proxy directories exist",
+                &[],
+            ),
             _ => ("discovery failed", &[]),
         }
     }
@@ -187,13 +234,13 @@ pub struct Member<E: Engine> {
 
 /// Tasks that stop together.
 #[derive(Clone, Default)]
-struct Part {
-    tasks: TaskTracker,
-    stopping: CancellationToken,
+pub(crate) struct Part {
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Part {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.stopping.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -204,7 +251,7 @@ impl Part {
     }
 
     /// Cancels the tasks and waits for them; false when some did not end in time.
-    async fn stop(&self, patience: Duration) -> bool {
+    pub(crate) async fn stop(&self, patience: Duration) -> bool {
         self.stopping.cancel();
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait())
@@ -220,7 +267,10 @@ struct Ports {
     metrics: Vec<(TcpListener, Acceptor)>,
 }
 
-async fn bind(urls: &[Url], tls: &Acceptor) -> Result<Vec<(TcpListener, Acceptor)>, MemberError> {
+pub(crate) async fn bind(
+    urls: &[Url],
+    tls: &Acceptor,
+) -> Result<Vec<(TcpListener, Acceptor)>, MemberError> {
     let mut bound = Vec::new();
     for url in urls {
         let tls = if url.scheme().is_tls() {
@@ -828,13 +878,7 @@ fn serve_ports<E: Engine>(
     peers: &Part,
     clients: &Part,
 ) {
-    let http2 = Http2 {
-        max_concurrent_streams: flags.max_concurrent_streams,
-        // As in etcd, a zero in either of the two turns the pings off.
-        keepalive_interval: Some(flags.grpc_keepalive_interval)
-            .filter(|interval| !interval.is_zero() && !flags.grpc_keepalive_timeout.is_zero()),
-        keepalive_timeout: flags.grpc_keepalive_timeout,
-    };
+    let http2 = Http2::of_clients(flags);
     // Limits for clients are none for peers: a few long-lived streams carry all that members say to each other.
     let peer_http2 = Http2 {
         max_concurrent_streams: 1024,
@@ -856,7 +900,7 @@ fn serve_ports<E: Engine>(
     };
     for (listener, tls) in ports.peer {
         let port = peer_port.clone();
-        let service = move |request: Request<Incoming>| {
+        let service = move |_, request: Request<Incoming>| {
             let port = port.clone();
             async move { port.answer(request).await }
         };
@@ -878,7 +922,7 @@ fn serve_ports<E: Engine>(
     for (listener, tls) in ports.client {
         let port = client_port.clone();
         let access = Arc::new(Access::new(flags, tls.is_secure()));
-        let service = move |request: Request<Incoming>| {
+        let service = move |_, request: Request<Incoming>| {
             let (port, access) = (port.clone(), Arc::clone(&access));
             async move { port.answer(request, &access).await }
         };
@@ -889,7 +933,7 @@ fn serve_ports<E: Engine>(
     }
     for (listener, tls) in ports.metrics {
         let node = Arc::clone(node);
-        let service = move |request: Request<Incoming>| {
+        let service = move |_, request: Request<Incoming>| {
             let node = Arc::clone(&node);
             async move { crate::http::respond(&node, &request).await }
         };

@@ -16,6 +16,7 @@ mod lock;
 mod maint;
 mod metrics;
 mod process;
+mod proxy;
 mod server;
 mod tcp_gateway;
 mod tls;

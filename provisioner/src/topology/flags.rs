@@ -45,6 +45,7 @@ const GENERATED: &[(&str, &str)] = &[
     ("peer-auto-tls", "it follows from `peer` in [tls]"),
     ("config-file", "with it a member ignores every other flag"),
     ("force-new-cluster", "it throws the other members away"),
+    ("proxy", "what runs is a proxy then, and no member"),
 ];
 
 /// Flags whose value two members on one machine cannot share.

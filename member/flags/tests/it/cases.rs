@@ -157,6 +157,22 @@ pub(crate) const CASES: &[Case] = &[
         2,
         "invalid value \"bogus\" for flag -proxy: invalid value",
     ),
+    line(&["--proxy"], 2, "flag needs an argument: -proxy"),
+    line(
+        &["--proxy=on", "--proxy-failure-wait=5s"],
+        2,
+        "invalid value \"5s\" for flag -proxy-failure-wait: parse error",
+    ),
+    line(
+        &["--proxy-read-timeout=-1"],
+        2,
+        "invalid value \"-1\" for flag -proxy-read-timeout: parse error",
+    ),
+    line(
+        &["--discovery-fallback=bogus"],
+        2,
+        "invalid value \"bogus\" for flag -discovery-fallback: invalid value",
+    ),
     line(
         &["--experimental-corrupt-check-time=abc"],
         2,
@@ -641,14 +657,6 @@ pub(crate) const CASES: &[Case] = &[
         1,
         "--logger is not supported by this release of member: etcd itself gave up capnslog in 3.5; leave the flag out",
     ),
-    member_only(
-        &[
-            "--discovery=https://discovery.etcd.io/x",
-            "--discovery-fallback=proxy",
-        ],
-        1,
-        "--discovery-fallback=proxy is not supported by this release of member: the v2 proxy is not part of it; etcd dropped it in 3.6",
-    ),
     // How members are found.
     line(
         &[
@@ -692,6 +700,25 @@ pub(crate) const CASES: &[Case] = &[
         &["--discovery=http://127.0.0.1:1/x", "--discovery-token=t"],
         1,
         "both v2 discovery settings (discovery, discovery-proxy) and v3 discovery settings (discovery-token, discovery-endpoints, discovery-cert, discovery-key, discovery-cacert, discovery-user, discovery-password) are set",
+    ),
+    member_only(
+        &[
+            "--discovery-endpoints=http://127.0.0.1:1",
+            "--discovery-token=t",
+            "--discovery-fallback=proxy",
+        ],
+        1,
+        "--discovery-fallback=proxy is set, but not --discovery, without which it means nothing",
+    ),
+    member_only(
+        &["--proxy-dial-timeout=7"],
+        1,
+        "--proxy-dial-timeout is set, but not --proxy, without which it means nothing",
+    ),
+    member_only(
+        &["--proxy=on", "--proxy-refresh-interval=0"],
+        1,
+        "--proxy-refresh-interval must be more than 0",
     ),
     member_only(
         &["--discovery-srv-name=x"],

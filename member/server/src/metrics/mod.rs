@@ -10,6 +10,7 @@ mod clients;
 mod histogram;
 mod peers;
 mod process;
+mod proxied;
 mod render;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use applies::{Applies, ApplyTimer};
 pub(crate) use clients::ClientVersions;
 pub(crate) use histogram::Histogram;
 pub(crate) use peers::{Counted, Peer, Peers, Way};
+pub(crate) use proxied::{Proxied, Unanswered};
 pub(crate) use render::{render, variables};
 
 use checks::Checks;

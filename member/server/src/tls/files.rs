@@ -30,8 +30,8 @@ pub(crate) struct TlsFiles {
     pub(crate) key: PathBuf,
     /// The CA whose certificates are trusted from the other side; its presence demands one from clients, as in etcd.
     pub(crate) trusted_ca: Option<PathBuf>,
-    /// Certificate and key that are shown to those who are called, when they are others.
-    pub(crate) outgoing: Option<(PathBuf, PathBuf)>,
+    /// What is shown to those who are called.
+    pub(crate) outgoing: Shown,
     /// Nobody signed the certificate, nor those of the other members: any of theirs is taken.
     pub(crate) self_signed: bool,
     /// What certificates of the other side must be.
@@ -40,6 +40,18 @@ pub(crate) struct TlsFiles {
     pub(crate) cipher_suites: Vec<String>,
     /// Versions that are not spoken.
     pub(crate) without: Option<Version>,
+}
+
+/// What is shown to those who are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The certificate of the port.
+    #[default]
+    Own,
+    /// Another certificate, and its key.
+    Other(PathBuf, PathBuf),
+    /// None.
+    Nothing,
 }
 
 /// A version of TLS.
@@ -190,7 +202,8 @@ impl TlsFiles {
             outgoing: flags
                 .peer_client_cert_file
                 .clone()
-                .zip(flags.peer_client_key_file.clone()),
+                .zip(flags.peer_client_key_file.clone())
+                .map_or(Shown::Own, |(cert, key)| Shown::Other(cert, key)),
             self_signed: flags.makes_peer_cert(),
             rules: Rules {
                 crl: flags.peer_crl_file.clone(),
@@ -199,6 +212,41 @@ impl TlsFiles {
             },
             ..Self::speaking(flags)
         }))
+    }
+
+    /// Those with which a proxy calls the peer ports of a cluster. Without a certificate it shows none.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub(crate) fn towards_peers(flags: &Flags, dir: &Path) -> Result<Self, TlsError> {
+        let files = Self::of_peers(flags, dir)?;
+        Ok(files.unwrap_or_else(|| Self {
+            trusted_ca: flags.peer_trusted_ca_file.clone(),
+            outgoing: Shown::Nothing,
+            ..Self::speaking(flags)
+        }))
+    }
+
+    /// Those with which a proxy calls the client ports of a cluster. As in etcd: those of its own client port, or, when
+    /// it has none, those of the peers.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub(crate) fn towards_clients(flags: &Flags, dir: &Path) -> Result<Self, TlsError> {
+        let files = match flags.cert_file.clone().zip(flags.key_file.clone()) {
+            Some((cert, key)) => Self {
+                cert,
+                key,
+                trusted_ca: flags.trusted_ca_file.clone(),
+                ..Self::speaking(flags)
+            },
+            None => Self::towards_peers(flags, dir)?,
+        };
+        Ok(Self {
+            self_signed: flags.auto_tls,
+            rules: Rules::default(),
+            ..files
+        })
     }
 
     /// What both ports have in common: suites and versions.
@@ -270,6 +318,15 @@ impl TlsFiles {
 
     /// What a member shows and demands when it calls another.
     pub(super) fn client_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        self.calling(b"h2")
+    }
+
+    /// The same for HTTP/1.
+    pub(super) fn http1_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        self.calling(b"http/1.1")
+    }
+
+    fn calling(&self, protocol: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = self.provider();
         let genuine: Option<Arc<dyn ServerCertVerifier>> = match &self.trusted_ca {
             _ if self.self_signed => Some(Arc::new(AnyServer(Arc::clone(&provider)))),
@@ -281,9 +338,10 @@ impl TlsFiles {
                 Some(verifier.map_err(|_| TlsError::BadCa { path: ca.clone() })?)
             }
         };
-        let (cert, private) = match &self.outgoing {
-            Some((cert, key)) => (cert, key),
-            None => (&self.cert, &self.key),
+        let shown = match &self.outgoing {
+            Shown::Own => Some((&self.cert, &self.key)),
+            Shown::Other(cert, key) => Some((cert, key)),
+            Shown::Nothing => None,
         };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&self.versions())
@@ -298,15 +356,21 @@ impl TlsFiles {
             // As etcd: without an authority of the cluster's own, those of this machine.
             None => builder.with_root_certificates(member_discovery::system_roots()),
         };
-        let mut config = builder
-            .with_client_auth_cert(certificates(cert)?, key(private)?)
-            .map_err(|source| self.pair(source))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let mut config = match shown {
+            None => builder.with_no_client_auth(),
+            Some((cert, private)) => builder
+                .with_client_auth_cert(certificates(cert)?, key(private)?)
+                .map_err(|source| self.pair(source))?,
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Arc::new(config))
     }
 
     fn stamp(&self) -> Stamp {
-        let outgoing = self.outgoing.iter().flat_map(|(cert, key)| [cert, key]);
+        let outgoing = match &self.outgoing {
+            Shown::Other(cert, key) => vec![cert, key],
+            Shown::Own | Shown::Nothing => Vec::new(),
+        };
         let paths = [&self.cert, &self.key].into_iter().chain(&self.trusted_ca);
         let stamp = |path: &PathBuf| {
             let metadata = std::fs::metadata(path).ok()?;

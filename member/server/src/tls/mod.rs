@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,6 +34,12 @@ use origin::Names;
 pub(crate) enum Transport<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
+}
+
+impl<S> Connection for Transport<S> {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<S> {
@@ -239,7 +246,7 @@ impl Acceptor {
     }
 }
 
-/// Calls other members' peer ports.
+/// Calls the ports of other members.
 #[derive(Clone)]
 pub(crate) struct PeerConnector {
     files: Option<Arc<Reloaded<ClientConfig>>>,
@@ -254,6 +261,15 @@ impl PeerConnector {
             .transpose()?;
         Ok(Self {
             files: reloaded.map(Arc::new),
+            name: None,
+        })
+    }
+
+    /// One that speaks HTTP/1 with whoever listens, which may be an etcd.
+    pub(crate) fn http1(files: TlsFiles) -> Result<Self, TlsError> {
+        let reloaded = Reloaded::new(files, TlsFiles::http1_config)?;
+        Ok(Self {
+            files: Some(Arc::new(reloaded)),
             name: None,
         })
     }

@@ -48,7 +48,7 @@ fn wait_named(servers: &[Server]) {
 }
 
 /// An authority, and a certificate of it for these names, in a directory.
-fn certificates(dir: &std::path::Path, names: &str) {
+pub(crate) fn certificates(dir: &std::path::Path, names: &str) {
     let openssl = |args: &[&str]| {
         let output = std::process::Command::new("openssl")
             .current_dir(dir)

@@ -22,6 +22,16 @@ impl Service {
         self.0.client_port
     }
 
+    pub(crate) fn stop(&mut self) {
+        self.0.kill();
+    }
+
+    /// Starts it once more, with what it knew.
+    pub(crate) fn again(&mut self) {
+        self.0.start();
+        self.0.wait_ready();
+    }
+
     /// The URL of a token whose cluster is to have so many members.
     fn token(&self, token: &str, size: &str) -> String {
         let url = format!("{}/v2/keys/discovery/{token}", self.0.endpoint());
