@@ -5,6 +5,8 @@ mod srv;
 mod v2;
 mod v3;
 
+pub(crate) use v2::Service;
+
 use crate::process::{Server, free_ports};
 
 /// Members that are not told of one another, not started.

@@ -11,10 +11,10 @@ use crate::process::{ETCD, MEMBER, Server, free_ports, http_get, wait_until};
 use crate::server::start_all;
 
 /// An etcd with the v2 API, as the guide's private discovery service.
-struct Service(Server);
+pub(crate) struct Service(Server);
 
 impl Service {
-    fn started() -> Self {
+    pub(crate) fn started() -> Self {
         Self(Server::started(ETCD, &["--enable-v2"]))
     }
 
@@ -33,7 +33,7 @@ impl Service {
     }
 
     /// The URL of a token whose cluster is to have so many members.
-    fn token(&self, token: &str, size: &str) -> String {
+    pub(crate) fn token(&self, token: &str, size: &str) -> String {
         let url = format!("{}/v2/keys/discovery/{token}", self.0.endpoint());
         put_size(&url, size);
         url

@@ -79,9 +79,9 @@ fn certificates_are_shown_and_checked_on_both_ports() {
             // An authority alone: it checks the member and has nothing to show.
             let proxy = proxy_of(&[format!("--peer-trusted-ca-file={}", file("ca.crt"))]);
             wait_until("the member turns it away", || {
-                proxy
-                    .log()
-                    .contains("failed to get cluster from remote peers")
+                let said = "failed to get cluster from remote peers";
+                let listens = http_get(proxy.client_port, "/metrics").is_some();
+                listens && proxy.log().contains(said)
             });
             assert_eq!(ask(proxy.client_port, "GET", "/v2/keys/a", "").0, 503);
         }
