@@ -226,6 +226,8 @@ pub enum RenderFormat {
     Yaml,
     /// The cluster's DNS records, as a zone file.
     DnsZone,
+    /// The flags by which kube-apiserver uses the cluster.
+    KubeApiserver,
 }
 
 /// `plan`

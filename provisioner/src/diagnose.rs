@@ -169,12 +169,18 @@ fn of(line: &str) -> Option<Diagnosis> {
     wrong_name(line).or_else(|| {
         let Rule(_, cause, fix) = RULES
             .iter()
-            .find(|Rule(parts, ..)| parts.iter().all(|part| line.contains(part)))?;
+            .find(|Rule(parts, ..)| parts.iter().all(|part| holds(line, part)))?;
         Some(Diagnosis {
             cause: (*cause).to_owned(),
             fix: (*fix).to_owned(),
         })
     })
+}
+
+// The system's own texts begin with a capital letter in Rust and with a small one in Go.
+fn holds(line: &str, part: &str) -> bool {
+    line.to_ascii_lowercase()
+        .contains(&part.to_ascii_lowercase())
 }
 
 /// A certificate that does not hold the name or address by which its owner is reached.
@@ -249,6 +255,10 @@ mod tests {
         ];
         let diagnosis = diagnose(&lines.map(str::to_owned)).unwrap();
         assert_eq!(diagnosis.cause, "its disk is full");
+        assert_eq!(
+            cause("Permission denied (os error 13)"),
+            cause("open /x: permission denied")
+        );
         assert_eq!(diagnose(&["all is well".to_owned()]), None);
     }
 }

@@ -85,6 +85,11 @@ impl Instance {
         self.pki_dir.join("made-by-members.crt")
     }
 
+    /// The certificate of a client that the topology names.
+    pub fn client(&self, name: &str) -> KeyPaths {
+        KeyPaths::in_dir(&self.pki_dir.join("clients"), name)
+    }
+
     /// The operator's client certificate: what `env` and `exec` hand to etcdctl.
     pub fn operator(&self) -> KeyPaths {
         KeyPaths::in_dir(&self.pki_dir, "operator")

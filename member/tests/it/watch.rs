@@ -282,9 +282,13 @@ fn a_watch_goes_on_at_another_member_and_sees_each_event_once() {
             tokio::task::spawn_blocking(move || {
                 for i in 0..25 {
                     let key = format!("w{writer}/{i}");
-                    let (ok, _, err) =
-                        etcdctl(&everywhere, &["--command-timeout=20s", "put", &key, "v"]);
-                    assert!(ok, "{err}");
+                    let put = || etcdctl(&everywhere, &["--command-timeout=20s", "put", &key, "v"]);
+                    // One that is under way at the member that dies fails, written or not, and no other does.
+                    let (ok, _, first) = put();
+                    if !ok {
+                        let (ok, _, again) = put();
+                        assert!(ok, "{first}{again}");
+                    }
                 }
             })
         });

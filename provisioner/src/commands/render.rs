@@ -35,16 +35,17 @@ struct RenderedMember {
     text: String,
 }
 
+/// What is of the cluster, not of a member.
 #[derive(Serialize)]
-struct Zone {
+struct Whole {
     cluster: String,
     placeholder: bool,
-    zone: String,
+    text: String,
 }
 
-impl Document for Zone {
+impl Document for Whole {
     fn table(&self) -> Table {
-        Table::text(self.zone.clone())
+        Table::text(self.text.clone())
     }
 }
 
@@ -102,13 +103,19 @@ pub fn run(args: &RenderArgs, context: &Context) -> Result<ExitCode, Error> {
             topology.name
         ));
     }
-    if args.format == RenderFormat::DnsZone {
-        let zone = Zone {
+    let whole = match args.format {
+        RenderFormat::DnsZone => Some(render::zone(topology, &instance)),
+        RenderFormat::KubeApiserver => {
+            Some(render::kube_apiserver(topology, &instance).join("\n") + "\n")
+        }
+        RenderFormat::Flags | RenderFormat::Env | RenderFormat::Yaml => None,
+    };
+    if let Some(text) = whole {
+        context.output.data(&Whole {
             cluster: topology.name.clone(),
             placeholder,
-            zone: render::zone(topology, &instance),
-        };
-        context.output.data(&zone)?;
+            text,
+        })?;
         return Ok(ExitCode::Ok);
     }
     let mut members = Vec::new();
@@ -149,8 +156,7 @@ pub fn run(args: &RenderArgs, context: &Context) -> Result<ExitCode, Error> {
                 rendered.text = render::yaml(topology, member, &instance, server)?;
                 rendered.yaml = Some(rendered.text.clone());
             }
-            // Of the cluster, not of a member.
-            RenderFormat::DnsZone => {}
+            RenderFormat::DnsZone | RenderFormat::KubeApiserver => {}
         }
         members.push(rendered);
     }

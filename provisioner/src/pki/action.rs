@@ -15,6 +15,8 @@ pub enum CertKind {
     Ca,
     /// The operator's client certificate.
     Operator,
+    /// Another client's certificate.
+    Client(String),
     /// The CA's certificate beside a member's own.
     Trust(String),
     /// A member's peer port.
@@ -27,7 +29,7 @@ impl CertKind {
     /// The member whose files it is among.
     pub fn member(&self) -> Option<&str> {
         match self {
-            Self::Ca | Self::Operator => None,
+            Self::Ca | Self::Operator | Self::Client(_) => None,
             Self::Trust(member) | Self::Peer(member) | Self::Server(member) => Some(member),
         }
     }
@@ -38,6 +40,7 @@ impl fmt::Display for CertKind {
         match self {
             Self::Ca => f.write_str("CA"),
             Self::Operator => f.write_str("operator certificate"),
+            Self::Client(name) => write!(f, "client certificate of {name}"),
             Self::Trust(member) => write!(f, "CA certificate for {member}"),
             Self::Peer(member) => write!(f, "peer certificate of {member}"),
             Self::Server(member) => write!(f, "server certificate of {member}"),

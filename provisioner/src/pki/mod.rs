@@ -1,7 +1,7 @@
 //! The cluster's CA and every certificate below it.
 //!
 //! `plan` says what is missing or wrong and why, `apply` makes it, `ensure` does both. ECDSA P-256; a peer and a server certificate
-//! per member, and the operator's for `env` and `exec`. Keys are 0600 in directories that are 0700, and every file is whole or
+//! per member, the operator's for `env` and `exec`, and those of the clients that the topology names. Keys are 0600 in directories that are 0700, and every file is whole or
 //! absent. What is valid is kept: a second `ensure` does nothing.
 //!
 //! Does not replace a CA: every member trusts it, so that takes a rotation in steps, of a later release.
@@ -20,5 +20,5 @@ pub use collect::collect;
 pub use error::PkiError;
 pub use inspect::{CertInfo, inspect};
 pub use issue::{apply, ensure};
-pub use plan::{needs_ca, plan};
+pub use plan::{OPERATOR, needs_ca, plan};
 pub use write::{NewFile, write_files};

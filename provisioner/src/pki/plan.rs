@@ -20,7 +20,7 @@ use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
 const RENEW_DAYS: i64 = 30;
 
 /// The name that etcd's authentication takes from the operator's certificate: its administrator.
-pub(super) const OPERATOR: &str = "root";
+pub const OPERATOR: &str = "root";
 
 /// Whether any port needs certificates that a CA has signed.
 pub fn needs_ca(topology: &Topology) -> bool {
@@ -142,6 +142,13 @@ pub(super) fn wanted(topology: &Topology, instance: &Instance) -> Result<Vec<Wan
             names: BTreeSet::new(),
             server_auth: false,
         });
+        wanted.extend(topology.tls.clients.iter().map(|name| Wanted {
+            kind: CertKind::Client(name.clone()),
+            paths: instance.client(name),
+            common_name: name.clone(),
+            names: BTreeSet::new(),
+            server_auth: false,
+        }));
     }
     for member in &topology.members {
         let place = instance

@@ -27,6 +27,7 @@ pub(crate) fn topology(members: usize) -> Topology {
             ca: None,
             validity_days: 365,
             extra_sans: Vec::new(),
+            clients: Vec::new(),
         },
         members: (0..members)
             .map(|index| Member {

@@ -3,6 +3,7 @@
 //! `flags` decides the settings, `server` which program they are for, `forms` writes them as a command line, an environment file
 //! or a configuration file. Invariant: what is rendered for the included member parses back into the same flags.
 
+mod apiserver;
 mod error;
 mod flags;
 mod forms;
@@ -11,6 +12,7 @@ mod server;
 mod urls;
 mod zone;
 
+pub use apiserver::kube_apiserver;
 pub use error::RenderError;
 pub use flags::flags;
 pub use forms::{Given, argv, env, env_file, given, shell_line, yaml};

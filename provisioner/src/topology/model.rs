@@ -137,6 +137,8 @@ pub struct Tls {
     pub validity_days: u32,
     /// Names and addresses added to every member's certificates.
     pub extra_sans: Vec<String>,
+    /// Clients beside the operator that get a certificate each, whose common name is theirs.
+    pub clients: Vec<String>,
 }
 
 /// Transport security between members.

@@ -174,6 +174,9 @@ pub(super) struct Tls {
     /// Names and addresses added to every member's certificates.
     #[serde(default)]
     pub(super) extra_sans: Vec<String>,
+    /// Further clients, such as kube-apiserver: each gets a certificate, whose common name is theirs.
+    #[serde(default)]
+    pub(super) clients: Vec<String>,
 }
 
 /// Security between members.

@@ -12,11 +12,15 @@ use super::ranges::{self, Fault};
 use super::schema::{self, File};
 use super::spans::{Path, Spans};
 use super::{address, bootstrap, flags};
+use crate::pki;
 
 /// Default validity of leaf certificates.
 const VALIDITY_DAYS: u32 = 365;
 /// etcd's own limit is 825 days in spirit (browsers' old limit); ten years is what a CA of ours lives.
 const MOST_VALIDITY_DAYS: u32 = 3650;
+
+const NAME_FIX: &str =
+    "use 1 to 63 letters, digits, `-`, `_` and `.`, starting with a letter or digit";
 
 /// Builds the checked topology, or lists everything that is wrong.
 pub(super) fn validate(
@@ -179,7 +183,38 @@ impl Check<'_> {
             ca,
             validity_days,
             extra_sans,
+            clients: self.clients(&raw.clients, client, path),
         }
+    }
+
+    fn clients(&mut self, names: &[String], tls: ClientTls, path: &Path) -> Vec<String> {
+        let path = path.key("clients");
+        if !names.is_empty() && tls != ClientTls::Mutual {
+            self.fault(
+                &path,
+                "certificates of clients are checked with client = \"mutual\" only",
+                "have no meaning here",
+                "write client = \"mutual\", or remove the key",
+            );
+        }
+        for (index, name) in names.iter().enumerate() {
+            if name == pki::OPERATOR || names[..index].contains(name) {
+                self.fault(
+                    &path.index(index),
+                    format!("there is a client certificate of {name} already"),
+                    "this name is taken",
+                    "give each client its own name; root is the operator's",
+                );
+            } else if !is_name(name) {
+                self.fault(
+                    &path.index(index),
+                    format!("{name:?} cannot be the name of a client"),
+                    "names a file",
+                    NAME_FIX,
+                );
+            }
+        }
+        names.to_vec()
     }
 
     fn file(&mut self, text: &str, path: &Path) -> PathBuf {
@@ -244,16 +279,12 @@ impl Check<'_> {
         path: &Path,
     ) -> Member {
         let name = strings.get("name").cloned().unwrap_or_default();
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            || !name.chars().all(allowed)
-            || name.len() > 63
-        {
+        if !is_name(&name) {
             self.fault(
                 &path.key("name"),
                 format!("{name:?} cannot be the name of a member"),
                 "names a directory and stands in `initial-cluster`",
-                "use 1 to 63 letters, digits, `-`, `_` and `.`, starting with a letter or digit",
+                NAME_FIX,
             );
         }
         if entry.host.is_some() {
@@ -475,6 +506,13 @@ impl Socket<'_> {
             a.listen == b.listen || a.listen.is_unspecified() || b.listen.is_unspecified();
         self.port == other.port && (same_bind || a.address == b.address)
     }
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(allowed)
+        && name.len() <= 63
 }
 
 /// The strings of an entry that may hold ranges, by key; flags as `flags.NAME`.

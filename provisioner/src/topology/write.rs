@@ -50,14 +50,8 @@ pub fn to_toml(topology: &Topology) -> String {
             "validity-days".to_owned(),
             i64::from(tls.validity_days).into(),
         ),
-        (
-            "extra-sans".to_owned(),
-            tls.extra_sans
-                .iter()
-                .map(|san| text(san))
-                .collect::<Vec<_>>()
-                .into(),
-        ),
+        ("extra-sans".to_owned(), texts(&tls.extra_sans)),
+        ("clients".to_owned(), texts(&tls.clients)),
     ]);
     if let Some(ca) = &tls.ca {
         let files = [("cert", &ca.cert), ("key", &ca.key)]
@@ -167,13 +161,17 @@ fn bootstrap_table(bootstrap: &Bootstrap) -> Table {
                 }
                 Discovery::Url(url) => set("url", url),
                 Discovery::Endpoints { endpoints, .. } => {
-                    let endpoints: Vec<Value> = endpoints.iter().map(|url| text(url)).collect();
-                    table.insert("endpoints".into(), endpoints.into());
+                    table.insert("endpoints".into(), texts(endpoints));
                 }
             }
         }
     }
     table
+}
+
+fn texts(values: &[String]) -> Value {
+    let values: Vec<Value> = values.iter().map(|value| text(value)).collect();
+    values.into()
 }
 
 /// A string that means itself: `${` is the only text with a meaning of its own that a checked value can hold.

@@ -9,6 +9,7 @@ each_server! {
     clusters_are_listed_by_name
     env_makes_etcdctl_work_in_a_shell
     exec_returns_the_commands_code
+    kube_apiserver_uses_the_cluster_with_the_flags_that_are_printed
     logs_are_shown_and_followed
 }
 
@@ -164,4 +165,65 @@ fn logs_are_shown_and_followed(server: Server) {
     assert!(!line.is_empty());
     kill(i32::try_from(follow.id()).unwrap(), 2);
     assert_eq!(crate::sandbox::finish(follow).code, 130);
+}
+
+fn kube_apiserver_uses_the_cluster_with_the_flags_that_are_printed(server: Server) {
+    let sandbox = Sandbox::new();
+    let gateway = format!("[[gateway]]\nlisten = \"127.0.0.1\"\n{}\n", server.binary);
+    let text = |clients: &str, gateway: &str| {
+        format!(
+            "name = \"demo\"\n[tls]\npeer = \"mutual\"\nclient = \"mutual\"\nclients = [{clients}]\n{gateway}\n\
+             [[member]]\nname = \"m\"\n{}\n",
+            server.binary
+        )
+    };
+    let file = sandbox.write("demo.toml", &text("\"kube-apiserver\"", &gateway));
+    sandbox.provision(&["up", &file]).expect(0);
+    let render = ["render", "--format", "kube-apiserver", &file];
+    let flags = sandbox.provision(&render).expect(0).stdout;
+    let value = |name: &str| {
+        let flag = format!("--etcd-{name}=");
+        let found = flags.lines().find_map(|line| line.strip_prefix(&flag));
+        found
+            .unwrap_or_else(|| panic!("{name}: {flags}"))
+            .to_owned()
+    };
+    assert_eq!(value("prefix"), "/registry");
+    let status = sandbox.status("demo");
+    let member = status["members"][0]["endpoints"][0].as_str().unwrap();
+    assert_ne!(value("servers"), member, "the gateway's");
+    let put = [
+        format!("--endpoints={}", value("servers")),
+        format!("--cacert={}", value("cafile")),
+        format!("--cert={}", value("certfile")),
+        format!("--key={}", value("keyfile")),
+    ];
+    let mut args: Vec<&str> = put.iter().map(String::as_str).collect();
+    args.extend(["put", "/registry/a", "b"]);
+    sandbox.etcdctl("demo", &args).expect(0);
+    let subject = Command::new("openssl")
+        .args(["x509", "-noout", "-subject", "-in", &value("certfile")])
+        .output()
+        .unwrap();
+    let subject = String::from_utf8(subject.stdout).unwrap();
+    assert!(subject.contains("CN = kube-apiserver"), "{subject}");
+    sandbox
+        .provision(&["plan", "--detailed-exitcode", &file])
+        .expect(0);
+
+    // A client that the topology does not have any more is not renewed; a new one needs no restart.
+    sandbox.write(
+        "demo.toml",
+        &text("\"kube-apiserver\", \"backup\"", &gateway),
+    );
+    let plan = sandbox.provision(&["plan", &file]).expect(0).stdout;
+    assert!(
+        plan.starts_with("cluster demo: 1 step\n")
+            && plan.contains("client certificate of backup: missing"),
+        "{plan}"
+    );
+    sandbox.provision(&["up", &file]).expect(0);
+    sandbox
+        .provision(&["down", "--purge", "--yes", "demo"])
+        .expect(0);
 }

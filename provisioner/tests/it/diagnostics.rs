@@ -484,6 +484,22 @@ fn impossible_security_settings() {
         "3:6 ",
         &["has no `key`"],
     );
+    for (clients, part) in [
+        ("\"root\"", "there is a client certificate of root already"),
+        ("\"a\", \"a\"", "there is a client certificate of a already"),
+        ("\"../a\"", "\"../a\" cannot be the name of a client"),
+        ("\"\"", "\"\" cannot be the name of a client"),
+    ] {
+        let text = format!(
+            "name = \"a\"\n[tls]\nclient = \"mutual\"\npeer = \"mutual\"\nclients = [{clients}]\n{TAIL}"
+        );
+        one(&text, "5:", &[part]);
+    }
+    one(
+        &format!("name = \"a\"\n[tls]\nclients = [\"a\"]\n{TAIL}"),
+        "3:11 ",
+        &["certificates of clients are checked with client = \"mutual\" only"],
+    );
     one(
         &format!("name = \"a\"\n[bootstrap]\ntoken = \"\"\n{TAIL}"),
         "3:9 ",

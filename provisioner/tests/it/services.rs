@@ -128,17 +128,20 @@ fn names_and_addresses_of_the_guide_work_with_certificates(server: Server) {
         "a.toml",
         &guide(
             "a",
-            &format!("{SRV}{tls}"),
+            &format!("{SRV}srv-name = \"blue\"\n{tls}"),
             "infra{0..2}.example.com",
             server,
         ),
     );
     sandbox.provision(&["up", &file]).expect(0);
-    let found = sandbox.etcdctl(
-        "a",
-        &["--discovery-srv", "example.com", "endpoint", "health"],
-    );
-    found.expect(0);
+    let by_srv = [
+        "--discovery-srv=example.com",
+        "--discovery-srv-name=blue",
+        "member",
+        "list",
+    ];
+    let listed = sandbox.etcdctl("a", &by_srv).expect(0).stdout;
+    assert_eq!(listed.matches("https://infra").count(), 6, "{listed}");
     let head = format!("network = \"private\"\n{tls}");
     let file = sandbox.write("b.toml", &guide("b", &head, "10.0.1.{10..12}", server));
     // A second cluster at the same addresses: each has its own network.

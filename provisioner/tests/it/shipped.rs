@@ -151,6 +151,8 @@ fn rendered(topology: &Topology) -> String {
     };
     out.push_str(&format!("\n# {} for etcd 3.4\n{old}\n", last.name));
     out.push_str(&format!("\n{}", render::zone(topology, &instance)));
+    let apiserver = render::kube_apiserver(topology, &instance);
+    out.push_str(&format!("\n# kube-apiserver\n{}\n", apiserver.join("\n")));
     out
 }
 
