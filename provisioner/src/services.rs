@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::fnv;
 use crate::instance::Instance;
 use crate::render;
-use crate::topology::{Bootstrap, Discovery, Network, Protocol, Topology};
+use crate::topology::{Bootstrap, Discovery, Gateway, Network, Protocol, Topology};
 
 /// Where the DNS server of a private network listens: what resolvers ask when nothing names a port.
 const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
@@ -102,8 +102,7 @@ pub fn services(
         .collect();
     for (index, (gateway, program)) in topology.gateways.iter().zip(&programs.gateways).enumerate()
     {
-        let name = gateway_name(index);
-        let address = SocketAddr::new(gateway.listen, port(instance, &name));
+        let address = gateway_address(gateway, index, instance);
         services.push(Service {
             turn: Turn::AfterMembers,
             argv: vec![
@@ -113,12 +112,18 @@ pub fn services(
                 format!("--listen-addr={address}"),
                 format!("--endpoints={}", endpoints.join(",")),
             ],
-            name,
+            name: gateway_name(index),
             address,
             file: None,
         });
     }
     services
+}
+
+/// Where clients connect to a gateway, the one at this place in the topology.
+#[must_use]
+pub fn gateway_address(gateway: &Gateway, index: usize, instance: &Instance) -> SocketAddr {
+    SocketAddr::new(gateway.listen, port(instance, &gateway_name(index)))
 }
 
 /// How the cluster's own discovery service is spoken to, if it has one.

@@ -36,7 +36,11 @@ pub(super) async fn set_size(registration: &Registration, limit: Duration) -> Re
 async fn once(registration: &Registration) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     match &registration.key {
         SizeKey::V2(path) => {
-            discovery::set_size(&registration.backend, path, registration.size).await
+            let size = registration.size.to_string();
+            let answer = discovery::set_size(&registration.backend, path, &size).await?;
+            if !answer.is_success() {
+                return Err(format!("the backend answered {answer}").into());
+            }
         }
         SizeKey::V3(key) => {
             let mut client = KvClient::connect(registration.backend.clone()).await?;
@@ -46,7 +50,7 @@ async fn once(registration: &Registration) -> Result<(), Box<dyn std::error::Err
                 ..PutRequest::default()
             };
             client.put(request).await?;
-            Ok(())
         }
     }
+    Ok(())
 }

@@ -1,9 +1,8 @@
 //! What kube-apiserver is given to use a cluster.
 
-use std::net::SocketAddr;
-
 use super::urls::{client_scheme, client_urls};
 use crate::instance::Instance;
+use crate::services::gateway_address;
 use crate::topology::{ClientTls, Topology};
 
 /// The client whose certificate kube-apiserver shows, if the topology has it; the operator's otherwise.
@@ -15,10 +14,9 @@ const PREFIX: &str = "/registry";
 pub fn kube_apiserver(topology: &Topology, instance: &Instance) -> Vec<String> {
     let gateways = topology.gateways.iter().enumerate();
     let mut servers: Vec<String> = gateways
-        .filter_map(|(index, gateway)| {
-            let port = instance.services.get(&format!("gateway{index}"))?;
-            let address = SocketAddr::new(gateway.listen, *port);
-            Some(format!("{}://{address}", client_scheme(topology)))
+        .map(|(index, gateway)| {
+            let address = gateway_address(gateway, index, instance);
+            format!("{}://{address}", client_scheme(topology))
         })
         .collect();
     if servers.is_empty() {

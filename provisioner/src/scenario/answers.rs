@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::StatusCode;
+use testbed::service::discovery;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OnceCell;
@@ -61,38 +63,32 @@ impl Services {
     }
 }
 
-/// Says how many members the cluster of a registration is to have.
+/// Says how many members the cluster of a registration, which must be a new one, is to have.
 pub(super) async fn set_size(url: &str, size: &str) -> Result<(), Failure> {
-    let body = format!("value={size}");
-    let answer = http("PUT", &format!("{url}/_config/size"), &body).await?;
-    if answer.starts_with("HTTP/1.0 201") || answer.starts_with("HTTP/1.1 201") {
-        return Ok(());
+    let (server, path) = url
+        .find("/v2/")
+        .and_then(|at| url.split_at_checked(at))
+        .ok_or_else(|| Failure::check("http://HOST:PORT/v2/...", url))?;
+    match discovery::set_size(server, &format!("{path}/_config/size"), size).await {
+        Ok(StatusCode::CREATED) => Ok(()),
+        Ok(other) => Err(Failure::check(
+            format!("the size of {url} is set"),
+            other.to_string(),
+        )),
+        Err(error) => Err(Failure::setup(
+            format!("an answer of {server}"),
+            error.as_ref(),
+        )),
     }
-    Err(Failure::check(
-        format!("the size of {url} is set"),
-        answer.lines().next().unwrap_or("no answer"),
-    ))
 }
 
-/// The whole answer of a server on this machine; of HTTP's first version, whose answers do not come in chunks.
-async fn http(method: &str, url: &str, body: &str) -> Result<String, Failure> {
-    let (host, path) = url
-        .strip_prefix("http://")
-        .and_then(|rest| rest.split_at_checked(rest.find('/')?))
-        .ok_or_else(|| Failure::check("http://HOST:PORT/PATH", url))?;
-    let ask = async {
-        let mut stream = TcpStream::connect(host).await?;
-        let request = format!(
-            "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
+async fn listen(what: &'static str) -> Result<(TcpListener, u16), Failure> {
+    let listen = async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        Ok::<_, std::io::Error>((listener, port))
     };
-    ask.await
-        .map_err(|error| Failure::setup(format!("an answer of {host}"), &error))
+    listen.await.map_err(|error| Failure::setup(what, &error))
 }
 
 /// A port of 127.0.0.1 that gives every request the same answer, or none; closed when dropped.
@@ -104,14 +100,7 @@ pub(super) struct Answerer {
 impl Answerer {
     /// `None` takes connections and stays silent.
     pub(super) async fn new(answer: Option<&'static str>) -> Result<Self, Failure> {
-        let listen = async {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let port = listener.local_addr()?.port();
-            Ok::<_, std::io::Error>((listener, port))
-        };
-        let (listener, port) = listen
-            .await
-            .map_err(|error| Failure::setup("a port that answers", &error))?;
+        let (listener, port) = listen("a port that answers").await?;
         Ok(Self {
             port,
             task: tokio::spawn(serve(listener, answer)),
@@ -155,14 +144,7 @@ impl Proxy {
     pub(super) async fn to(url: &str) -> Result<Self, Failure> {
         let host = url.trim_start_matches("http://").split('/').next();
         let host = host.unwrap_or_default().to_owned();
-        let listen = async {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let port = listener.local_addr()?.port();
-            Ok::<_, std::io::Error>((listener, port))
-        };
-        let (listener, port) = listen
-            .await
-            .map_err(|error| Failure::setup("a proxy", &error))?;
+        let (listener, port) = listen("a proxy").await?;
         let first = Arc::new(Mutex::new(String::new()));
         let task = tokio::spawn(pass_on(listener, host, Arc::clone(&first)));
         Ok(Self { port, first, task })

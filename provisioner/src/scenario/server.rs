@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use super::failure::Failure;
-use super::stage::Stage;
+use super::stage::{Stage, unescaped};
 use super::subject::Words;
 use crate::host::local::{Attend, Attended, Exit};
 
@@ -101,7 +101,7 @@ impl<'s> Server<'s> {
     /// All that it said, without the escapes that JSON puts before quotes.
     pub(super) fn log(&self) -> String {
         let bytes = std::fs::read(self.dir.join("log")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).replace("\\\"", "\"")
+        unescaped(&String::from_utf8_lossy(&bytes))
     }
 
     pub(super) fn start(&mut self) -> Result<(), Failure> {

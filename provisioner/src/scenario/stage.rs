@@ -307,6 +307,18 @@ impl Done {
         ))
     }
 
+    /// The exit code and a part of what was said, without the escapes that JSON puts before quotes, must be these.
+    pub(super) fn ends(self, code: i32, text: &str) -> Result<(), Failure> {
+        let said = unescaped(&[self.stdout, self.stderr].concat());
+        if self.exit == Exit::Code(code) && said.contains(text) {
+            return Ok(());
+        }
+        Err(Failure::check(
+            format!("exit code {code}, {text}"),
+            format!("{}, {said}", self.exit),
+        ))
+    }
+
     pub(super) fn ok(&self) -> bool {
         self.exit == Exit::Code(0)
     }
@@ -330,4 +342,8 @@ impl Done {
             )
         })
     }
+}
+
+pub(super) fn unescaped(log: &str) -> String {
+    log.replace("\\\"", "\"")
 }

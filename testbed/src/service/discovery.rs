@@ -108,20 +108,20 @@ impl DiscoveryServer {
 }
 
 /// Says how many members a token waits for, as the guide does with curl: `key` is the path of its `_config/size` in the etcd at
-/// `url`.
+/// `url`. The answer is 201 for a new token and 200 for one that had a size.
 ///
 /// # Errors
-/// The etcd cannot be reached, or refuses.
+/// The etcd cannot be reached.
 pub async fn set_size(
     url: &str,
     key: &str,
-    size: usize,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    size: &str,
+) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
     let service = Service {
         backends: vec![backend(url)?],
         prefix: String::new(),
     };
-    service.set_size(key, &size.to_string()).await
+    service.set_size(key, size).await
 }
 
 impl Drop for DiscoveryServer {
@@ -237,20 +237,17 @@ impl Service {
     async fn create(&self, size: &str) -> Result<String, BoxError> {
         let token = new_token()?;
         let key = format!("{REGISTRY}/{token}/_config/size?prevExist=false");
-        self.set_size(&key, size).await?;
-        Ok(token)
+        match self.set_size(&key, size).await? {
+            StatusCode::CREATED => Ok(token),
+            other => Err(format!("the backend answered {other}").into()),
+        }
     }
 
-    async fn set_size(&self, key: &str, size: &str) -> Result<(), BoxError> {
+    async fn set_size(&self, key: &str, size: &str) -> Result<StatusCode, BoxError> {
         let request = Request::put(key)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Bytes::from(format!("value={size}")))?;
-        let response = self.ask(request, Some(BACKEND_LIMIT)).await?;
-        if response.status().is_success() {
-            Ok(())
-        } else {
-            Err(format!("the backend answered {}", response.status()).into())
-        }
+        Ok(self.ask(request, Some(BACKEND_LIMIT)).await?.status())
     }
 
     async fn delete(&self, token: &str) -> Result<(), BoxError> {

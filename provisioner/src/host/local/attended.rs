@@ -10,7 +10,7 @@ use std::process::Stdio;
 use tokio::process::{Child, Command};
 
 use super::process::Process;
-use super::spawn::{Exit, SpawnError};
+use super::spawn::{Exit, SpawnError, member_settings_of};
 
 /// A program to start, and to wait for.
 #[derive(Clone, Copy, Debug)]
@@ -39,13 +39,10 @@ impl Attend<'_> {
     /// Starts it in a process group of its own: Ctrl-C is for the one who waits, who then decides what becomes of it.
     pub fn start(&self) -> Result<Attended, SpawnError> {
         let mut command = Command::new(self.program);
-        for (name, _) in env::vars_os() {
-            let text = name.to_string_lossy();
-            let etcds = text.starts_with("ETCD_") || text.starts_with("ETCDCTL_");
-            // Lets an upstream etcd run on processors that it does not support officially.
-            if etcds && text != "ETCD_UNSUPPORTED_ARCH" {
-                command.env_remove(&name);
-            }
+        let names = || env::vars_os().map(|(name, _)| name);
+        let etcdctls = names().filter(|name| name.to_string_lossy().starts_with("ETCDCTL_"));
+        for name in member_settings_of(names()).into_iter().chain(etcdctls) {
+            command.env_remove(name);
         }
         command
             .args(self.args)

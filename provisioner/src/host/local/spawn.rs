@@ -276,7 +276,7 @@ fn prepared<K: AsRef<OsStr>, V: AsRef<OsStr>>(
 
 // A member takes its settings from the topology alone: an ETCD_* variable of the user's shell would silently change it, or
 // collide with a flag. The one exception lets upstream etcd run on processors that it does not support officially.
-fn member_settings_of(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
+pub(super) fn member_settings_of(names: impl Iterator<Item = OsString>) -> Vec<OsString> {
     names
         .filter(|name| {
             name.to_str()

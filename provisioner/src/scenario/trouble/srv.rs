@@ -3,7 +3,6 @@
 use futures_util::FutureExt;
 
 use super::Trouble;
-use crate::host::local::Exit;
 use crate::scenario::bootstrap::{self, CLUSTER};
 use crate::scenario::definition::Need;
 use crate::scenario::failure::Failure;
@@ -63,14 +62,7 @@ async fn ends(stage: &Stage, args: &[&str], text: &str) -> Result<(), Failure> {
     let done = stage
         .exec(CLUSTER, &[&[program.as_str()], args].concat())
         .await?;
-    let said = [done.stdout, done.stderr].concat().replace("\\\"", "\"");
-    if done.exit == Exit::Code(1) && said.contains(text) {
-        return Ok(());
-    }
-    Err(Failure::check(
-        format!("exit code 1, {text}"),
-        format!("{}, {said}", done.exit),
-    ))
+    done.ends(1, text)
 }
 
 async fn server(stage: &Stage, domain: &str, text: &str) -> Result<(), Failure> {
