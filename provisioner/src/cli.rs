@@ -104,6 +104,8 @@ pub enum Verb {
     List,
     /// Show the members' logs.
     Logs(LogsArgs),
+    /// Log in to the machine of a member, or run a command there.
+    Ssh(SshArgs),
     /// Run a command with the cluster's environment.
     Exec(ExecArgs),
     /// Run a command beside an ephemeral cluster.
@@ -119,6 +121,9 @@ pub enum Verb {
     /// Serve what clusters and labs need beside their members.
     #[command(hide = true)]
     Serve(ServeArgs),
+    /// Answer a `provision` on another machine, which has started this one through ssh.
+    #[command(hide = true)]
+    Agent,
     /// Print a completion script.
     Completions(CompletionsArgs),
     /// Print the manual page.
@@ -152,6 +157,8 @@ pub enum Template {
     ThreeNodeTls,
     /// Five members over three zones, mutual TLS on both ports.
     FiveNodeTls,
+    /// Three machines that are reached by SSH, under systemd, mutual TLS.
+    SshThreeHost,
     /// Five members for Kubernetes, with a gateway.
     FiveNodeKubernetes,
     /// Certificates that members make for themselves.
@@ -320,6 +327,24 @@ pub struct LogsArgs {
     /// Last lines of each member.
     #[arg(short = 'n', long, default_value_t = 100)]
     pub lines: usize,
+}
+
+/// `ssh`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision ssh ssh-three-host infra0
+  provision ssh ssh-three-host infra0 -- journalctl -u 'provision-*'
+
+Returns what ssh returns: the command's exit code, or 255.")]
+pub struct SshArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Whose machine.
+    pub member: String,
+    /// A command and its arguments, for the shell there; without one, a login.
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 /// `exec`

@@ -11,14 +11,17 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::context::Context;
+use crate::deployment::{self, Content, Deployment};
 use crate::error::Error;
 use crate::host::local::{
-    BinaryError, NetworkError, Process, enter, included_member, resolve, version_text,
+    BinaryError, NetworkError, Process, checksum, checksum_of, enter, included_member, resolve,
+    version_text,
 };
+use crate::host::remote::Hosts;
 use crate::instance::Instance;
 use crate::observe::{Access, Observed, Sight, look, look_at_host};
 use crate::pki::{self, CertAction};
-use crate::plan::{self, CertChange, Plan, Wanted};
+use crate::plan::{self, CertChange, Plan, Wanted, WantedFiles};
 use crate::render::{self, Server};
 use crate::services::{self, Service};
 use crate::state::{self, ClusterDir, Found, Proposal, Unit};
@@ -31,6 +34,8 @@ pub struct Cluster {
     pub topology: Topology,
     /// Its place in the state.
     pub dir: ClusterDir,
+    /// The machines of members that have one.
+    pub hosts: Hosts,
     state_root: PathBuf,
 }
 
@@ -43,13 +48,24 @@ pub struct Known {
     pub dir: ClusterDir,
     /// What is remembered.
     pub instance: Instance,
+    /// The machines of members that have one.
+    pub hosts: Hosts,
 }
 
 /// The programs that the members run, and what runs beside them.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    members: BTreeMap<String, (PathBuf, Server)>,
+    members: BTreeMap<String, MemberProgram>,
     services: services::Programs,
+}
+
+/// What a member runs.
+#[derive(Clone, Debug)]
+struct MemberProgram {
+    path: PathBuf,
+    server: Server,
+    /// Of a program that goes to another machine.
+    checksum: Option<String>,
 }
 
 /// Everything that the planner and `apply` need to know about what is wanted.
@@ -69,7 +85,10 @@ pub struct Prepared {
     pub services: Vec<Service>,
     /// Certificates to write.
     pub certificates: Vec<CertAction>,
+    /// What members need on their hosts, where they have one.
+    pub deployments: BTreeMap<String, Deployment>,
     changes: Vec<CertChange>,
+    host_files: BTreeMap<String, WantedFiles>,
 }
 
 impl Cluster {
@@ -80,6 +99,7 @@ impl Cluster {
         Self {
             topology,
             dir,
+            hosts: Hosts::default(),
             state_root: state_root.to_owned(),
         }
     }
@@ -106,6 +126,7 @@ impl Cluster {
     /// Finds each member's program and asks what it is.
     pub fn programs(&self) -> Result<Programs, Error> {
         let mut known: BTreeMap<PathBuf, Server> = BTreeMap::new();
+        let mut checksums: BTreeMap<PathBuf, String> = BTreeMap::new();
         let mut programs = BTreeMap::new();
         for member in &self.topology.members {
             let mut find = || -> Result<(PathBuf, Server), Error> {
@@ -122,8 +143,23 @@ impl Cluster {
                 };
                 Ok((path, server))
             };
-            let found = find().map_err(|error| error.at(&member.name, "find the binary"))?;
-            programs.insert(member.name.clone(), found);
+            let at = |error: Error| error.at(&member.name, "find the binary");
+            let (path, server) = find().map_err(at)?;
+            let checksum = match (&member.host, checksums.get(&path)) {
+                (None, _) => None,
+                (Some(_), Some(known)) => Some(known.clone()),
+                (Some(_), None) => {
+                    let checksum = checksum_of(&path).map_err(at)?.unwrap_or_default();
+                    checksums.insert(path.clone(), checksum.clone());
+                    Some(checksum)
+                }
+            };
+            let program = MemberProgram {
+                path,
+                server,
+                checksum,
+            };
+            programs.insert(member.name.clone(), program);
         }
         Ok(Programs {
             members: programs,
@@ -160,8 +196,9 @@ impl Cluster {
             Found::Instance(instance) => (Some(instance), applied(&self.dir)?),
         };
         let (mut argv, mut files) = (BTreeMap::new(), BTreeMap::new());
+        let mut deployments = BTreeMap::new();
         for member in &self.topology.members {
-            let Some((program, server)) = programs.members.get(&member.name) else {
+            let Some(program) = programs.members.get(&member.name) else {
                 continue;
             };
             // A member without a placement makes the planner refuse the changed membership; there is nothing to render.
@@ -173,16 +210,32 @@ impl Cluster {
             {
                 continue;
             }
+            let unit_dir = self.dir.unit_dir(&Unit::Member(&member.name));
+            let place = proposal.instance.members.get(&member.name);
+            let there = member.host.as_ref().zip(program.checksum.as_ref());
+            let there = there.map(|(host, sum)| deployment::program_path(host, &program.path, sum));
             let given = render::given(
                 &self.topology,
                 member,
                 &proposal.instance,
-                *server,
-                program,
-                &self.dir.unit_dir(&Unit::Member(&member.name)),
+                program.server,
+                there.as_ref().unwrap_or(&program.path),
+                place
+                    .and_then(|place| place.host_dir.as_ref())
+                    .unwrap_or(&unit_dir),
             )?;
-            argv.insert(member.name.clone(), given.argv);
-            files.extend(given.file.map(|file| (member.name.clone(), file)));
+            argv.insert(member.name.clone(), given.argv.clone());
+            if let (Some(host), Some(place), Some(there)) = (&member.host, place, &there) {
+                let program = deployment::Program {
+                    here: &program.path,
+                    there,
+                };
+                let deployment =
+                    Deployment::new(&self.topology, host, &member.name, place, program, given);
+                deployments.insert(member.name.clone(), deployment);
+            } else {
+                files.extend(given.file.map(|file| (member.name.clone(), file)));
+            }
         }
         let services = services::services(
             &self.topology,
@@ -204,6 +257,10 @@ impl Cluster {
             reason: action.reason.to_string(),
         };
         let changes = certificates.iter().map(change).collect();
+        let host_files = deployments
+            .iter()
+            .map(|(name, deployment)| Ok((name.clone(), wanted_files(deployment, &certificates)?)))
+            .collect::<Result<_, Error>>()?;
         Ok(Prepared {
             remembered,
             applied,
@@ -212,7 +269,9 @@ impl Cluster {
             files,
             services,
             certificates,
+            deployments,
             changes,
+            host_files,
         })
     }
 
@@ -230,6 +289,8 @@ impl Cluster {
                 instance,
                 wanted: &prepared.proposal.instance,
                 dir: &self.dir,
+                hosts: &self.hosts,
+                files: &prepared.host_paths(),
             },
             limit,
         )
@@ -246,8 +307,20 @@ impl Cluster {
             argv: &prepared.argv,
             services: &prepared.services,
             certificates: &prepared.changes,
+            files: &prepared.host_files,
         };
         Ok(plan::up(&wanted, observed)?)
+    }
+}
+
+impl Prepared {
+    fn host_paths(&self) -> BTreeMap<String, Vec<PathBuf>> {
+        let paths =
+            |deployment: &Deployment| deployment.files().map(|file| file.path.clone()).collect();
+        let deployments = self.deployments.iter();
+        deployments
+            .map(|(name, deployment)| (name.clone(), paths(deployment)))
+            .collect()
     }
 }
 
@@ -286,25 +359,28 @@ impl Known {
             topology,
             dir,
             instance,
+            hosts: Hosts::default(),
         }))
     }
 
     /// Looks at what is.
     pub async fn observe(&self, limit: Duration) -> Result<Observed, Error> {
-        look(self.sight(), limit).await
+        look(self.sight(&BTreeMap::new()), limit).await
     }
 
     /// Looks at processes, directories and ports only.
-    pub fn look_at_host(&self) -> Result<Observed, Error> {
-        look_at_host(self.sight())
+    pub async fn look_at_host(&self, limit: Duration) -> Result<Observed, Error> {
+        look_at_host(self.sight(&BTreeMap::new()), limit).await
     }
 
-    fn sight(&self) -> Sight<'_> {
+    fn sight<'s>(&'s self, files: &'s BTreeMap<String, Vec<PathBuf>>) -> Sight<'s> {
         Sight {
             topology: &self.topology,
             instance: &self.instance,
             wanted: &self.instance,
             dir: &self.dir,
+            hosts: &self.hosts,
+            files,
         }
     }
 
@@ -350,8 +426,38 @@ impl Known {
 
     /// How to reach its members.
     pub fn access(&self) -> Result<Access, Error> {
-        Access::read(&self.topology, &self.instance)
+        Access::read(&self.topology, &self.instance, &self.hosts)
     }
+}
+
+// The checksums that a member's files on its host should have.
+fn wanted_files(
+    deployment: &Deployment,
+    certificates: &[CertAction],
+) -> Result<WantedFiles, Error> {
+    let mut wanted = WantedFiles::default();
+    let about_to_be_written = |path: &PathBuf| {
+        let paths = certificates.iter().map(|action| &action.paths);
+        paths
+            .into_iter()
+            .any(|paths| paths.cert == *path || paths.key == *path)
+    };
+    for file in &deployment.installed {
+        let checksum = match &file.content {
+            Content::Text(text) => Some(checksum(text.as_bytes())),
+            Content::CopyOf(path) if about_to_be_written(path) => None,
+            Content::CopyOf(path) => checksum_of(path)?,
+        };
+        wanted.installed.insert(file.path.clone(), checksum);
+    }
+    for file in &deployment.given {
+        if let Content::Text(text) = &file.content {
+            wanted
+                .given
+                .insert(file.path.clone(), checksum(text.as_bytes()));
+        }
+    }
+    Ok(wanted)
 }
 
 /// Makes sure that this process is in the network that the topology asks for: that of `alive`, or a new one. Does not return

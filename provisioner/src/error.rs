@@ -10,6 +10,7 @@ use std::time::Duration;
 use testbed::host::HostError;
 use thiserror::Error as ThisError;
 
+use crate::host::remote::SshError;
 use crate::pki::PkiError;
 use crate::render::RenderError;
 use crate::topology::Invalid;
@@ -37,6 +38,8 @@ pub enum ExitCode {
     NotConformant,
     /// A test cluster, or what its checks need, could not be provided.
     NotProvisioned,
+    /// A machine could not be reached or worked on.
+    Transport,
     /// Interrupted, after cleaning up.
     Interrupted,
     /// Terminated, after cleaning up.
@@ -59,6 +62,7 @@ impl ExitCode {
             Self::TimedOut => 7,
             Self::NotConformant => 10,
             Self::NotProvisioned => 11,
+            Self::Transport => 20,
             Self::Interrupted => 130,
             Self::Terminated => 143,
             Self::Child(code) => code,
@@ -87,6 +91,17 @@ pub enum Error {
     /// Certificates cannot be made, read or written.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// A machine cannot be worked on. Exit code 20.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// A member's machine was out of reach when it was looked at. Exit code 20.
+    #[error("{what}")]
+    Unreachable {
+        /// Which and why.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// A lab cannot be made, looked at or ended.
     #[error(transparent)]
     Lab(#[from] HostError),
@@ -226,6 +241,7 @@ impl Error {
             Self::Topology(invalid) => invalid.exit_code(),
             Self::Render(_) | Self::Usage { .. } => ExitCode::Usage,
             Self::Refused { .. } => ExitCode::Refused,
+            Self::Ssh(_) | Self::Unreachable { .. } => ExitCode::Transport,
             Self::TimedOut { .. } | Self::Lab(HostError::TimedOut { .. }) => ExitCode::TimedOut,
             Self::Pki(_) | Self::Lab(_) | Self::Io { .. } | Self::Failed { .. } => ExitCode::Failed,
             Self::At { source, .. } => source.exit_code(),
@@ -241,9 +257,11 @@ impl Error {
             Self::Render(error) => error.fix(),
             Self::Pki(error) => error.fix(),
             Self::Lab(error) => error.fix(),
-            Self::Usage { fix, .. } | Self::Refused { fix, .. } | Self::TimedOut { fix, .. } => {
-                Some(fix.clone())
-            }
+            Self::Ssh(error) => Some(error.fix()),
+            Self::Usage { fix, .. }
+            | Self::Refused { fix, .. }
+            | Self::TimedOut { fix, .. }
+            | Self::Unreachable { fix, .. } => Some(fix.clone()),
             Self::Io { source, .. } => io_fix(source).map(str::to_owned),
             Self::Failed { fix, .. } => fix.clone(),
             Self::At { source, .. } => source.fix(),
@@ -258,6 +276,7 @@ impl Error {
             Self::Render(_) => "render",
             Self::Pki(_) => "pki",
             Self::Lab(_) => "lab",
+            Self::Ssh(_) | Self::Unreachable { .. } => "ssh",
             Self::Usage { .. } => "usage",
             Self::Refused { .. } => "refused",
             Self::TimedOut { .. } => "timed-out",

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::topology::{Member, SshHost};
+
 /// The format that this release writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -40,8 +42,11 @@ pub struct Placement {
     pub peer_port: u16,
     /// The member's `data-dir`.
     pub data_dir: PathBuf,
-    /// Directory of the member's certificates and keys.
+    /// Directory of the member's certificates and keys, on the operator's machine.
     pub cert_dir: PathBuf,
+    /// The member's directory on its host, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_dir: Option<PathBuf>,
 }
 
 /// A certificate and its key on disk.
@@ -97,6 +102,21 @@ impl Instance {
 }
 
 impl Placement {
+    /// The placement of a member of a topology. `dir` is the cluster's state directory.
+    pub fn of(
+        member: &Member,
+        cluster: &str,
+        dir: &Path,
+        client_port: u16,
+        peer_port: u16,
+    ) -> Self {
+        let here = Self::new(dir, &member.name, client_port, peer_port);
+        match &member.host {
+            Some(host) => here.on(host, cluster, &member.name),
+            None => here,
+        }
+    }
+
     /// A placement under the cluster's state directory: `members/NAME/data` and `members/NAME/certs`.
     pub fn new(dir: &Path, member: &str, client_port: u16, peer_port: u16) -> Self {
         let home = dir.join("members").join(member);
@@ -105,7 +125,31 @@ impl Placement {
             peer_port,
             data_dir: home.join("data"),
             cert_dir: home.join("certs"),
+            host_dir: None,
         }
+    }
+
+    // On a host, whose directories have the layout of a state directory.
+    fn on(mut self, host: &SshHost, cluster: &str, member: &str) -> Self {
+        let home = host
+            .data_dir
+            .join("clusters")
+            .join(cluster)
+            .join("members")
+            .join(member);
+        self.data_dir = home.join("data");
+        self.host_dir = Some(home);
+        self
+    }
+
+    /// With paths as they are on the member's own machine.
+    #[must_use]
+    pub fn seen_there(&self) -> Self {
+        let mut there = self.clone();
+        if let Some(home) = &self.host_dir {
+            there.cert_dir = home.join("certs");
+        }
+        there
     }
 
     /// The certificate of the client port.

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod context;
+pub mod deployment;
 pub mod diagnose;
 pub mod duration;
 pub mod error;

@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use member_flags::ids;
+
 use crate::fnv;
 use crate::instance::Instance;
 use crate::render;
-use crate::topology::{Bootstrap, Discovery, Gateway, Network, Protocol, Topology};
+use crate::topology::{Bootstrap, Discovery, Gateway, Member, Network, Protocol, Topology};
 
 /// Where the DNS server of a private network listens: what resolvers ask when nothing names a port.
 const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
@@ -167,15 +169,22 @@ pub fn discovery_backend(instance: &Instance) -> String {
 #[must_use]
 pub fn registration(topology: &Topology, instance: &Instance) -> Option<Registration> {
     let token = &instance.token;
-    let v2 = |dir: &str| format!("/v2/keys/{dir}/{token}/_config/size");
+    let v2 = |dir: &str| format!("/v2/keys/{dir}/{token}");
+    let cluster = cluster_token(topology, instance);
+    let id = |member: &Member| {
+        let place = instance.members.get(&member.name)?;
+        let url = render::listed_peer_url(topology, member, place);
+        Some((member.name.clone(), ids::member_id(&[url], &cluster, None)))
+    };
     Some(Registration {
         backend: discovery_backend(instance),
-        key: match built_in(topology)? {
-            Protocol::Private => SizeKey::V2(v2("discovery")),
-            Protocol::Public => SizeKey::V2(v2("_etcd/registry")),
-            Protocol::V3 => SizeKey::V3(format!("/_etcd/registry/{token}/_config/size")),
+        token: match built_in(topology)? {
+            Protocol::Private => TokenKeys::V2(v2("discovery")),
+            Protocol::Public => TokenKeys::V2(v2("_etcd/registry")),
+            Protocol::V3 => TokenKeys::V3(format!("/_etcd/registry/{token}")),
         },
         size: topology.members.len(),
+        members: topology.members.iter().filter_map(id).collect(),
     })
 }
 
@@ -184,19 +193,39 @@ pub fn registration(topology: &Topology, instance: &Instance) -> Option<Registra
 pub struct Registration {
     /// Client URL of the member that keeps it.
     pub backend: String,
-    /// Its key.
-    pub key: SizeKey,
+    /// What its keys begin with.
+    pub token: TokenKeys,
     /// How many members find each other.
     pub size: usize,
+    /// The ID by which each member registers.
+    pub members: BTreeMap<String, u64>,
 }
 
-/// The key of a token's size.
+/// Where the keys of a token are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SizeKey {
-    /// The path of a v2 request.
+pub enum TokenKeys {
+    /// Below this path of v2 requests.
     V2(String),
-    /// A v3 key.
+    /// Below this prefix of v3 keys.
     V3(String),
+}
+
+impl TokenKeys {
+    /// The key of the size.
+    #[must_use]
+    pub fn size(&self) -> String {
+        let (Self::V2(token) | Self::V3(token)) = self;
+        format!("{token}/_config/size")
+    }
+
+    /// The key of a member's registration.
+    #[must_use]
+    pub fn member(&self, id: u64) -> String {
+        match self {
+            Self::V2(token) => format!("{token}/{id:x}"),
+            Self::V3(token) => format!("{token}/members/{id:x}"),
+        }
+    }
 }
 
 fn dns(topology: &Topology, instance: &Instance, programs: &Programs, dir: &Path) -> Service {

@@ -567,6 +567,10 @@ impl<E: Engine> Member<E> {
         core.spawn(async move {
             publish(&publishing, own).await;
             tracing::info!("ready to serve client requests");
+            // Says so to systemd, where that has started it and waits to hear.
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+                tracing::warn!(%error, "cannot tell systemd that this member is ready");
+            }
             for url in urls.iter() {
                 if url.scheme().is_tls() {
                     tracing::info!(address = url.address(), "serving client traffic securely");

@@ -3,6 +3,7 @@
 //! Runs a plan's steps in order, journals each, and finishes or undoes a step when interrupted. It decides nothing but what
 //! must be looked at again right before it is done: whether quorum still holds, and who leads. Every wait has a deadline.
 
+mod install;
 mod interrupt;
 mod probe;
 mod ready;
@@ -10,8 +11,10 @@ mod records;
 mod register;
 mod run;
 mod stop;
+mod target;
 
 pub use interrupt::{Interrupt, Second};
 pub use probe::{Probe, Receipt};
 pub use run::{Applied, Apply, Lifetime};
-pub use stop::{Stopped, stop_all};
+pub use stop::stop_all;
+pub use target::{Stopped, Target, Until};

@@ -1,23 +1,28 @@
-//! Telling the cluster's own discovery service how many members will come.
+//! Preparing the cluster's own discovery service for members that are about to register.
 
 use std::time::Duration;
 
-use member_proto::etcdserverpb::PutRequest;
 use member_proto::etcdserverpb::kv_client::KvClient;
+use member_proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
 use testbed::service::discovery;
 use tokio::time::{Instant, sleep};
 
 use crate::error::Error;
-use crate::services::{Registration, SizeKey};
+use crate::services::{Registration, TokenKeys};
 
 // The service's member has opened its port and may not have elected itself yet.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
-/// Sets the size, as soon as the service can; at most for `limit`.
-pub(super) async fn set_size(registration: &Registration, limit: Duration) -> Result<(), Error> {
+/// Sets the size, and takes away what earlier starts of `registering` left, as soon as the service can; at most for `limit`.
+pub(super) async fn prepare(
+    registration: &Registration,
+    registering: &[String],
+    limit: Duration,
+) -> Result<(), Error> {
     let deadline = Instant::now() + limit;
     loop {
-        let refused = match tokio::time::timeout_at(deadline, once(registration)).await {
+        let once = once(registration, registering);
+        let refused = match tokio::time::timeout_at(deadline, once).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it does not answer".to_owned(),
@@ -33,23 +38,46 @@ pub(super) async fn set_size(registration: &Registration, limit: Duration) -> Re
     }
 }
 
-async fn once(registration: &Registration) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    match &registration.key {
-        SizeKey::V2(path) => {
-            let size = registration.size.to_string();
-            let answer = discovery::set_size(&registration.backend, path, &size).await?;
+async fn once(
+    registration: &Registration,
+    registering: &[String],
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Registration {
+        backend,
+        token,
+        size,
+        members,
+    } = registration;
+    let size = size.to_string();
+    let old: Vec<String> = registering
+        .iter()
+        .filter_map(|name| Some(token.member(*members.get(name)?)))
+        .collect();
+    match token {
+        TokenKeys::V2(_) => {
+            let answer = discovery::set_size(backend, &token.size(), &size).await?;
             if !answer.is_success() {
                 return Err(format!("the backend answered {answer}").into());
             }
+            for key in &old {
+                discovery::forget(backend, key).await?;
+            }
         }
-        SizeKey::V3(key) => {
-            let mut client = KvClient::connect(registration.backend.clone()).await?;
+        TokenKeys::V3(_) => {
+            let mut client = KvClient::connect(backend.clone()).await?;
             let request = PutRequest {
-                key: key.clone().into(),
-                value: registration.size.to_string().into(),
+                key: token.size().into(),
+                value: size.into(),
                 ..PutRequest::default()
             };
             client.put(request).await?;
+            for key in old {
+                let request = DeleteRangeRequest {
+                    key: key.into(),
+                    ..DeleteRangeRequest::default()
+                };
+                client.delete_range(request).await?;
+            }
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The steps, one after another.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,20 +15,23 @@ use super::interrupt::Interrupt;
 use super::probe::{Probe, Receipt};
 use super::ready::ready;
 use super::records;
-use super::register::set_size;
+use super::register::prepare;
 use super::stop::stop_all;
+use super::target::{Started, Target, Until};
 use crate::cluster::{Cluster, Prepared};
 use crate::diagnose::{Diagnosis, diagnose};
 use crate::error::Error;
-use crate::host::local::{Launch, Launched, LogTail, Process};
+use crate::host::local::{Launch, Launched, Owner, Process, listeners, owner_of};
 use crate::observe::{Access, CallError, Health, Observed, Vitals, claim, look_at};
 use crate::output::Output;
 use crate::pki;
-use crate::plan::{Ledger, Plan, Refusal, Step};
+use crate::plan::{Ledger, Plan, Planned, Refusal, Step};
 use crate::render::srv_records;
 use crate::services::{Service, registration};
 use crate::state::{Journal, Outcome, Unit};
 use crate::topology::{ClientTls, Member, Role, to_toml};
+
+use Unready::{Ended, Waited};
 
 // A member hands its leadership over and closes its files within a second; etcd waits 5 s for its own clients.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -78,9 +82,9 @@ pub struct Applied {
 
 /// Processes and clients of one run.
 #[derive(Default)]
-struct Run {
-    started: BTreeMap<String, Launched>,
-    services: Vec<(String, Process)>,
+pub(super) struct Run {
+    pub(super) started: BTreeMap<String, Started>,
+    services: Vec<(String, Target)>,
     first_boot: bool,
     access: Option<Access>,
 }
@@ -93,7 +97,19 @@ impl Apply<'_> {
                 .note(format!("resuming: an earlier run was cut off in {step:?}"));
         }
         let probe = self.probe(plan)?;
-        let mut run = Run::default();
+        let starts_first = |planned: &Planned| {
+            matches!(
+                planned.step,
+                Step::Start {
+                    first_boot: true,
+                    ..
+                }
+            )
+        };
+        let mut run = Run {
+            first_boot: plan.steps.iter().any(starts_first),
+            ..Run::default()
+        };
         let result = self.steps(plan, journal, &mut run).await;
         let receipt = match probe {
             Some(probe) => probe.finish().await,
@@ -104,6 +120,9 @@ impl Apply<'_> {
         }
         match result {
             Ok(()) => {
+                // Not every plan starts a member, and whatever was changed is what the next run finds.
+                let dir = &self.cluster.dir;
+                dir.save_topology(&to_toml(&self.cluster.topology))?;
                 journal.end(Outcome::Done)?;
                 Ok(Applied { receipt })
             }
@@ -137,14 +156,14 @@ impl Apply<'_> {
         match step {
             Step::Remember { .. } => self.remember(),
             Step::WriteCertificates { .. } => self.write_certificates(),
+            Step::Install { members } => self.install(members).await,
             Step::StartServices { services, .. } => self.start_services(services, run).await,
             Step::StopServices { services } => self.stop_services(services).await,
-            Step::SetDiscoverySize { .. } => self.set_discovery_size().await,
+            Step::PrepareDiscovery { registering, .. } => self.prepare_discovery(registering).await,
             Step::Start {
                 members,
                 first_boot,
             } => {
-                run.first_boot = *first_boot;
                 // The instance may have been remembered by a run that came no further.
                 self.cluster
                     .dir
@@ -152,7 +171,7 @@ impl Apply<'_> {
                 if *first_boot {
                     self.check_records().await?;
                 }
-                members.iter().try_for_each(|name| self.start(name, run))
+                self.start_all(members, run).await
             }
             Step::WaitReady { members } => self.wait_all(members, run).await,
             Step::MoveLeader { from, to } => self.move_leader(from, to, run).await,
@@ -185,28 +204,47 @@ impl Apply<'_> {
         Ok(())
     }
 
-    fn start(&self, name: &str, run: &mut Run) -> Result<(), Error> {
-        let start = || -> Result<Launched, Error> {
-            let unit = Unit::Member(name);
-            let dir = self.cluster.dir.create_unit_dir(&unit)?;
-            if let Some((path, text)) = self.prepared.files.get(name) {
-                self.cluster.dir.save_given(path, text)?;
+    async fn start_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
+        for name in names {
+            if !self.prepared.deployments.contains_key(name) {
+                let launched = self
+                    .start_here(name)
+                    .map_err(|error| error.at(name, "start"))?;
+                run.started.insert(name.clone(), launched.into());
             }
-            claim(&self.prepared.proposal.instance, name).map_err(|error| Error::Io {
-                action: error.action,
-                path: error.path,
-                source: error.source,
-            })?;
-            let argv = self
-                .prepared
-                .argv
-                .get(name)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
-            self.launch(&unit, &dir, argv)
-        };
-        let launched = start().map_err(|error| error.at(name, "start"))?;
-        run.started.insert(name.to_owned(), launched);
+        }
+        self.start_all_there(names, run).await
+    }
+
+    fn start_here(&self, name: &str) -> Result<Launched, Error> {
+        let unit = Unit::Member(name);
+        let dir = self.cluster.dir.create_unit_dir(&unit)?;
+        if let Some((path, text)) = self.prepared.files.get(name) {
+            self.cluster.dir.save_given(path, text)?;
+        }
+        claim(&self.prepared.proposal.instance, name).map_err(|error| Error::Io {
+            action: error.action,
+            path: error.path,
+            source: error.source,
+        })?;
+        let argv = self
+            .prepared
+            .argv
+            .get(name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        self.launch(&unit, &dir, argv)
+    }
+
+    pub(super) fn remember_start(
+        &self,
+        name: &str,
+        process: &Process,
+        argv: &[String],
+    ) -> Result<(), Error> {
+        let unit = Unit::Member(name);
+        self.cluster.dir.create_unit_dir(&unit)?;
+        self.cluster.dir.save_record(&unit, process, argv)?;
         Ok(())
     }
 
@@ -220,6 +258,7 @@ impl Apply<'_> {
             log: &self.cluster.dir.unit_log(unit),
             dir,
             dies_with_parent: self.lifetime == Lifetime::Ours,
+            run_as: None,
         };
         let launched = launch
             .start()
@@ -251,22 +290,34 @@ impl Apply<'_> {
         if let Some((path, text)) = &service.file {
             self.cluster.dir.save_given(path, text)?;
         }
-        let mut launched = self.launch(&unit, &dir, &service.argv)?;
+        if let Some(owner) = held_by(service.address)? {
+            line.fail("its port is taken");
+            return Err(Error::failed(
+                format!("{} is held by {owner}", service.address),
+                "stop that, or give the service another port",
+            ));
+        }
+        let mut started = Started::from(self.launch(&unit, &dir, &service.argv)?);
         run.services
-            .push((service.name.clone(), launched.process.clone()));
+            .push((service.name.clone(), started.target.clone()));
+        let pid = started.target.process().pid;
+        // Somebody else may have taken the port since; only its own answers count.
         let opened = async {
-            while TcpStream::connect(service.address).await.is_err() {
+            while TcpStream::connect(service.address).await.is_err()
+                || held_by(service.address)?.and_then(|owner| owner.pid()) != Some(pid)
+            {
                 sleep(SERVICE_EVERY).await;
             }
+            Ok::<_, Error>(())
         };
-        let process = launched.process.clone();
+        let target = started.target.clone();
         tokio::select! {
             biased;
-            () = gone(Some(&process)) => {
+            how = target.gone() => {
                 line.fail("died");
-                return Err(died(Some(&mut launched), &self.cluster.dir.unit_log(&unit)));
+                return Err(died(Some(&mut started), how, &self.cluster.dir.unit_log(&unit)).await);
             }
-            () = opened => {}
+            opened = opened => opened?,
             () = sleep(self.timeout) => return Err(Error::timed_out(
                 format!("its port, {}", service.address),
                 self.timeout,
@@ -274,17 +325,17 @@ impl Apply<'_> {
             )),
             () = self.interrupt.token().cancelled() => return Err(self.interrupt.error()),
         }
-        line.done(format!("answers, pid {}, {}", process.pid, service.address));
+        line.done(format!("answers, pid {pid}, {}", service.address));
         Ok(())
     }
 
     async fn stop_services(&self, names: &[String]) -> Result<(), Error> {
         let running = names.iter().filter_map(|name| {
             let running = self.observed.services.get(name)?.as_ref()?;
-            Some((name.clone(), running.process.clone()))
+            Some((name.clone(), Target::Here(running.process.clone())))
         });
         let running: Vec<_> = running.collect();
-        stop_all(&running, STOP_LIMIT.min(self.timeout))
+        stop_all(&running, Until::Started, STOP_LIMIT.min(self.timeout))
             .await
             .map(drop)
     }
@@ -304,35 +355,31 @@ impl Apply<'_> {
         Ok(())
     }
 
-    async fn set_discovery_size(&self) -> Result<(), Error> {
+    async fn prepare_discovery(&self, registering: &[String]) -> Result<(), Error> {
         let topology = &self.cluster.topology;
         let Some(registration) = registration(topology, &self.prepared.proposal.instance) else {
             return Ok(());
         };
         let limit = self.timeout;
         tokio::select! {
-            set = set_size(&registration, limit) => set,
+            prepared = prepare(&registration, registering, limit) => prepared,
             () = self.interrupt.token().cancelled() => Err(self.interrupt.error()),
         }
     }
 
     async fn wait_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
         let access = self.access(run)?;
-        let mut launched: BTreeMap<&str, &mut Launched> = run
+        let mut started: BTreeMap<&str, &mut Started> = run
             .started
             .iter_mut()
-            .map(|(name, launched)| (name.as_str(), launched))
-            .collect();
-        let logs: Vec<LogTail> = launched
-            .values()
-            .map(|launched| launched.log.clone())
+            .map(|(name, started)| (name.as_str(), started))
             .collect();
         let waits: Vec<_> = names
             .iter()
             .map(|name| {
                 self.wait_ready(
                     name,
-                    launched.remove(name.as_str()),
+                    started.remove(name.as_str()),
                     &access,
                     self.interrupt.token(),
                 )
@@ -340,7 +387,7 @@ impl Apply<'_> {
             .collect();
         match try_join_all(waits).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(explained(error, &logs)),
+            Err(error) => Err(explained(error, run.started.values()).await),
         }
     }
 
@@ -348,58 +395,58 @@ impl Apply<'_> {
     async fn wait_ready(
         &self,
         name: &str,
-        launched: Option<&mut Launched>,
+        started: Option<&mut Started>,
         access: &Access,
         cancel: &CancellationToken,
     ) -> Result<Vitals, Error> {
-        let (member, port) = self.place(name, launched.is_some())?;
+        let (member, port) = self.place(name, started.is_some())?;
         let line = self.output.line(name);
         line.set("waiting for a linearizable read");
-        let process = match &launched {
-            Some(launched) => Some(launched.process.clone()),
-            None => self.process(name),
+        let target = match &started {
+            Some(started) => Some(started.target.clone()),
+            None => self.target(name).await?,
         };
         let mut trouble = "it has not been asked yet".to_owned();
         let result = tokio::select! {
             biased;
             vitals = ready(access, &member, port, &mut trouble) => Ok(vitals),
-            () = gone(process.as_ref()) => Err(None),
-            () = sleep(self.timeout) => Err(Some(Error::timed_out(
+            how = gone(target.as_ref()) => Err(Ended(how)),
+            () = sleep(self.timeout) => Err(Waited(Error::timed_out(
                 "readiness",
                 self.timeout,
                 format!("see `provision logs {} {name}`, or wait longer with --timeout", self.cluster.dir.name()),
             ))),
-            () = cancel.cancelled() => Err(Some(self.interrupt.error())),
+            () = cancel.cancelled() => Err(Waited(self.interrupt.error())),
         };
         match result {
             Ok(vitals) => {
                 if self.cluster.topology.tls.client == ClientTls::Auto {
                     pki::collect(&self.prepared.proposal.instance)?;
                 }
-                let pid = process
-                    .map(|process| format!("pid {}, ", process.pid))
+                let pid = target
+                    .map(|target| format!("pid {}, ", target.process().pid))
                     .unwrap_or_default();
                 line.done(format!("ready, {pid}{}:{port}", member.address));
                 Ok(vitals)
             }
-            Err(None) => {
+            Err(Ended(how)) => {
                 line.fail("died");
                 let log = self.cluster.dir.unit_log(&Unit::Member(name));
-                let step = if launched.is_some() {
+                let step = if started.is_some() {
                     "start"
                 } else {
                     "wait until it is ready"
                 };
-                Err(died(launched, &log).at(name, step))
+                Err(died(started, how, &log).await.at(name, step))
             }
-            Err(Some(error @ Error::TimedOut { .. })) => {
+            Err(Waited(error @ Error::TimedOut { .. })) => {
                 line.fail(format!("not ready: {trouble}"));
                 Err(error.at(
                     name,
                     format!("wait until it is ready, last seen: {trouble}"),
                 ))
             }
-            Err(Some(error)) => Err(error),
+            Err(Waited(error)) => Err(error),
         }
     }
 
@@ -453,10 +500,11 @@ impl Apply<'_> {
         self.gate(name, run).await?;
         let dir = &self.cluster.dir;
         dir.save_topology(&to_toml(&self.cluster.topology))?;
-        if let Some(process) = self.process(name) {
-            stop_all(&[(name.to_owned(), process)], STOP_LIMIT.min(self.timeout)).await?;
+        let limit = STOP_LIMIT.min(self.timeout);
+        if let Some(target) = self.target(name).await? {
+            stop_all(&[(name.to_owned(), target)], Until::Restart, limit).await?;
         }
-        self.start(name, run)?;
+        self.start_all(&[name.to_owned()], run).await?;
         let access = self.access(run)?;
         let unstoppable = CancellationToken::new();
         self.wait_ready(name, run.started.get_mut(name), &access, &unstoppable)
@@ -517,11 +565,17 @@ impl Apply<'_> {
     }
 
     async fn stop(&self, names: &[String]) -> Result<(), Error> {
-        let processes: Vec<(String, Process)> = names
-            .iter()
-            .filter_map(|name| Some((name.clone(), self.process(name)?)))
-            .collect();
-        stop_all(&processes, self.timeout).await.map(drop)
+        let mut targets = Vec::new();
+        for name in names {
+            targets.extend(
+                self.target(name)
+                    .await?
+                    .map(|target| (name.clone(), target)),
+            );
+        }
+        stop_all(&targets, Until::Started, self.timeout)
+            .await
+            .map(drop)
     }
 
     /// A cluster that never came up is left stopped; what runs of one that did is left running.
@@ -529,16 +583,17 @@ impl Apply<'_> {
         if !run.first_boot {
             return;
         }
-        let processes: Vec<(String, Process)> = run
+        let targets: Vec<(String, Target)> = run
             .started
             .iter()
-            .map(|(name, launched)| (name.clone(), launched.process.clone()))
+            .map(|(name, started)| (name.clone(), started.target.clone()))
             .chain(run.services.iter().cloned())
             .collect();
-        match stop_all(&processes, STOP_LIMIT).await {
-            Ok(_) => self
-                .output
-                .note("the members that were started are stopped again"),
+        if targets.is_empty() {
+            return;
+        }
+        match stop_all(&targets, Until::Started, STOP_LIMIT).await {
+            Ok(_) => self.output.note("what was started is stopped again"),
             Err(error) => self
                 .output
                 .warn(format!("{error}: {}", error.causes().join(": "))),
@@ -577,7 +632,11 @@ impl Apply<'_> {
                 }
             }
         }
-        let access = Access::read(&self.cluster.topology, &self.prepared.proposal.instance)?;
+        let access = Access::read(
+            &self.cluster.topology,
+            &self.prepared.proposal.instance,
+            &self.cluster.hosts,
+        )?;
         Ok(Some(Probe::start(access, places)))
     }
 
@@ -586,7 +645,11 @@ impl Apply<'_> {
         if let Some(access) = &run.access {
             return Ok(access.clone());
         }
-        let access = Access::read(&self.cluster.topology, &self.prepared.proposal.instance)?;
+        let access = Access::read(
+            &self.cluster.topology,
+            &self.prepared.proposal.instance,
+            &self.cluster.hosts,
+        )?;
         Ok(run.access.insert(access).clone())
     }
 
@@ -626,21 +689,34 @@ impl Apply<'_> {
         self.place(name, run.started.contains_key(name))
     }
 
-    fn process(&self, name: &str) -> Option<Process> {
-        Some(
-            self.observed
-                .members
-                .get(name)?
-                .process
-                .as_ref()?
-                .process
-                .clone(),
-        )
+    /// The process that ran when the plan was made.
+    async fn target(&self, name: &str) -> Result<Option<Target>, Error> {
+        let Cluster {
+            topology, hosts, ..
+        } = self.cluster;
+        let instance = &self.prepared.proposal.instance;
+        Target::of(name, topology, instance, self.observed, hosts).await
     }
 }
 
+/// Why a wait for readiness ended without it.
+enum Unready {
+    /// The process is gone; how it ended, where that is known.
+    Ended(Option<String>),
+    /// A deadline passed or the run was interrupted.
+    Waited(Error),
+}
+
+/// Who listens where something else would stand in the way.
+fn held_by(address: SocketAddr) -> Result<Option<Owner>, Error> {
+    let look = |source| Error::because("cannot look up who holds a port", source);
+    let listeners = listeners().map_err(look)?;
+    let listener = listeners.iter().find(|listener| listener.blocks(address));
+    listener.map(owner_of).transpose().map_err(look)
+}
+
 /// Adds what the members' logs say to a wait that was in vain: the one that was waited for may not be the one that is wrong.
-fn explained(error: Error, logs: &[LogTail]) -> Error {
+async fn explained(error: Error, started: impl Iterator<Item = &Started>) -> Error {
     let Error::At {
         member,
         step,
@@ -651,8 +727,14 @@ fn explained(error: Error, logs: &[LogTail]) -> Error {
     };
     let source = match *source {
         Error::TimedOut { what, waited, fix } => {
-            let mut found = logs.iter().map(|log| log.last_lines(DIAGNOSED_LINES));
-            match found.find_map(|lines| diagnose(&lines)) {
+            let mut diagnosis = None;
+            for started in started {
+                diagnosis = diagnose(&started.last_lines(DIAGNOSED_LINES).await);
+                if diagnosis.is_some() {
+                    break;
+                }
+            }
+            match diagnosis {
                 Some(diagnosis) => Error::TimedOut {
                     what: format!("{}: {what}", diagnosis.cause),
                     waited,
@@ -666,20 +748,19 @@ fn explained(error: Error, logs: &[LogTail]) -> Error {
     source.at(member, step)
 }
 
-fn died(launched: Option<&mut Launched>, log: &Path) -> Error {
+async fn died(started: Option<&mut Started>, how: Option<String>, log: &Path) -> Error {
     let all = format!("all of its log is in {}", log.display());
-    let Some(launched) = launched else {
+    let Some(started) = started else {
         return Error::failed("the process ended while it was waited for", all);
     };
-    let exit = launched
-        .exit()
-        .map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
-    let diagnosis = diagnose(&launched.log.last_lines(DIAGNOSED_LINES));
+    let exit = how.or_else(|| started.exit());
+    let exit = exit.unwrap_or_else(|| "ended".to_owned());
+    let diagnosis = diagnose(&started.last_lines(DIAGNOSED_LINES).await);
     let (cause, fix) = match diagnosis {
         Some(Diagnosis { cause, fix }) => (format!("{cause} ({exit})"), format!("{fix}; {all}")),
         None => (exit, format!("correct what the log says; {all}")),
     };
-    let lines = launched.log.last_lines(LAST_LINES);
+    let lines = started.last_lines(LAST_LINES).await;
     let said = if lines.is_empty() {
         "it printed nothing".to_owned()
     } else {
@@ -693,15 +774,9 @@ fn died(launched: Option<&mut Launched>, log: &Path) -> Error {
 }
 
 // Pending forever when there is no process to watch.
-async fn gone(process: Option<&Process>) {
-    if let Some(process) = process {
-        // Woken by the kernel; the loop only renews a limit that no wait needs.
-        while !process
-            .wait_gone(Duration::from_secs(3600))
-            .await
-            .unwrap_or(true)
-        {}
-    } else {
-        std::future::pending::<()>().await;
+async fn gone(target: Option<&Target>) -> Option<String> {
+    match target {
+        Some(target) => target.gone().await,
+        None => std::future::pending().await,
     }
 }

@@ -3,19 +3,23 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use crate::apply::stop_all;
+use crate::apply::{Target, Until, stop_all};
 use crate::cli::DownArgs;
 use crate::cluster::Known;
 use crate::context::Context;
+use crate::deployment;
 use crate::error::{Error, ExitCode};
-use crate::host::local::Process;
+use crate::host::local::Remove;
 use crate::output::{Document, Format, Table};
 use crate::plan::{self, Step};
 use crate::runtime::runtime;
 use crate::state::Outcome;
 
+// A data directory of gigabytes is many files.
+const PURGE_LIMIT: Duration = Duration::from_secs(120);
 const LEADER_LIMIT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Serialize)]
@@ -50,7 +54,7 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
     // Who leads is worth a short question; without an answer everything is stopped all the same.
     let observed = match known.observe(LEADER_LIMIT).await {
         Ok(observed) => observed,
-        Err(_) => known.look_at_host()?,
+        Err(_) => known.look_at_host(args.timeout).await?,
     };
     let plan = plan::down(&known.topology, &observed);
     let mut stopped = Vec::new();
@@ -69,18 +73,23 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
             }
             let line = output.line(name);
             line.set(&text);
-            let running = |name: &String| {
-                if services {
-                    observed.services.get(name)?.as_ref()
+            let mut targets = Vec::new();
+            for name in names {
+                let target = if services {
+                    let running = observed.services.get(name).and_then(Option::as_ref);
+                    running.map(|running| Target::Here(running.process.clone()))
                 } else {
-                    observed.members.get(name)?.process.as_ref()
-                }
-            };
-            let processes: Vec<(String, Process)> = names
-                .iter()
-                .filter_map(|name| Some((name.clone(), running(name)?.process.clone())))
-                .collect();
-            stop_all(&processes, args.timeout).await?;
+                    let Known {
+                        topology,
+                        instance,
+                        hosts,
+                        ..
+                    } = known;
+                    Target::of(name, topology, instance, &observed, hosts).await?
+                };
+                targets.extend(target.map(|target| (name.clone(), target)));
+            }
+            stop_all(&targets, Until::Started, args.timeout).await?;
             line.done(format!("stopped {}", names.join(", ")));
             journal.step_done(&text)?;
             stopped.extend(names.iter().cloned());
@@ -88,6 +97,7 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
         journal.end(Outcome::Done)?;
     }
     if args.purge {
+        purge_hosts(known).await?;
         known.dir.purge()?;
     }
     drop(lock);
@@ -107,6 +117,24 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
         })?;
     }
     Ok(ExitCode::Ok)
+}
+
+/// Removes what members have on their hosts: data, certificates, settings and units. Programs stay: others may run them.
+async fn purge_hosts(known: &Known) -> Result<(), Error> {
+    let members = known.topology.members.iter();
+    let purges = members.filter_map(|member| {
+        let host = member.host.as_ref()?;
+        let place = known.instance.members.get(&member.name)?;
+        Some(async move {
+            let agent = known.hosts.agent(host).await?;
+            let paths = deployment::traces(host, known.dir.name(), &member.name, place);
+            agent
+                .ask(&Remove(paths), PURGE_LIMIT)
+                .await
+                .map_err(|error| error.at(&member.name, "purge"))
+        })
+    });
+    try_join_all(purges).await.map(drop)
 }
 
 // Data that is gone stays gone, so the name must be typed by somebody who can see what is asked.

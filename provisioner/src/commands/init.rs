@@ -17,6 +17,7 @@ fn text(template: Template) -> &'static str {
         Template::FiveNodeKubernetes => {
             include_str!("../../../topologies/five-node-kubernetes.toml")
         }
+        Template::SshThreeHost => include_str!("../../../topologies/ssh-three-host.toml"),
         Template::AutoTls => include_str!("../../../topologies/auto-tls.toml"),
         Template::MixedFlags => include_str!("../../../topologies/mixed-flags.toml"),
         Template::Environment => include_str!("../../../topologies/environment.toml"),

@@ -1,5 +1,7 @@
 //! `list`
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -8,7 +10,10 @@ use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::output::{Document, Table};
 use crate::render::client_urls;
+use crate::runtime::runtime;
 use crate::state::{self, ClusterDir};
+
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One cluster that this machine knows.
 #[derive(Debug, Serialize)]
@@ -62,11 +67,15 @@ impl Document for List {
 /// # Errors
 /// The state cannot be read. One damaged cluster is listed with its problem.
 pub fn run(context: &Context) -> Result<ExitCode, Error> {
+    runtime()?.block_on(list(context))
+}
+
+async fn list(context: &Context) -> Result<ExitCode, Error> {
     let mut clusters = Vec::new();
     for name in state::list(&context.state_root)? {
         let dir = ClusterDir::new(&context.state_root, &name);
         let path = dir.path().display().to_string();
-        match entry(dir) {
+        match entry(dir).await {
             Ok(Some(entry)) => clusters.push(entry),
             Ok(None) => {}
             Err(error) => clusters.push(Entry {
@@ -84,18 +93,23 @@ pub fn run(context: &Context) -> Result<ExitCode, Error> {
     Ok(ExitCode::Ok)
 }
 
-fn entry(dir: ClusterDir) -> Result<Option<Entry>, Error> {
+async fn entry(dir: ClusterDir) -> Result<Option<Entry>, Error> {
     let Some(known) = Known::load(dir)? else {
         return Ok(None);
     };
-    let observed = known.look_at_host()?;
+    let observed = known.look_at_host(LOOK_LIMIT).await?;
     let running = observed
         .members
         .values()
         .filter(|facts| facts.process.is_some())
         .count();
     let members = known.instance.members.len();
+    let unreachable = observed
+        .members
+        .values()
+        .find_map(|facts| facts.unreachable.as_ref());
     let state = match running {
+        0 if unreachable.is_some() => "unreachable",
         0 => "stopped",
         some if some == members => "running",
         _ => "partly running",
@@ -107,6 +121,6 @@ fn entry(dir: ClusterDir) -> Result<Option<Entry>, Error> {
         running,
         endpoints: client_urls(&known.topology, &known.instance),
         path: known.dir.path().display().to_string(),
-        problem: None,
+        problem: unreachable.map(|unreachable| unreachable.why.clone()),
     }))
 }

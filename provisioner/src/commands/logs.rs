@@ -1,6 +1,5 @@
 //! `logs`
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,12 +12,18 @@ use crate::apply::{Interrupt, Second};
 use crate::cli::LogsArgs;
 use crate::cluster::Known;
 use crate::context::Context;
+use crate::deployment;
 use crate::error::{Error, ExitCode};
+use crate::host::local::{Kept, Tail};
+use crate::host::remote::Agent;
 use crate::output::{Document, Format, Table};
 use crate::runtime::runtime;
 use crate::state::Unit;
 
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+const TAIL_LIMIT: Duration = Duration::from_secs(30);
+// What a member on a host writes in a moment; more comes with the next look.
+const MOST_NEW: usize = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct LogLine {
@@ -63,8 +68,19 @@ impl Document for LogLines {
 /// The log of one member, read from where it was left.
 struct Source {
     member: String,
-    path: PathBuf,
-    offset: u64,
+    place: Place,
+}
+
+/// Where a log is, and how far it was read.
+enum Place {
+    /// A file of this machine.
+    File { path: PathBuf, offset: u64 },
+    /// On the member's host.
+    There {
+        agent: Agent,
+        kept: Kept,
+        after: Option<String>,
+    },
 }
 
 /// Runs `logs`.
@@ -94,24 +110,19 @@ pub fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Error> {
         args.members.iter().filter_map(named).collect()
     };
     let prefixed = wanted.len() > 1;
-    let mut sources: Vec<Source> = wanted
-        .into_iter()
-        .map(|unit| Source {
-            path: known.dir.unit_log(unit),
-            member: unit.name().to_owned(),
-            offset: 0,
-        })
-        .collect();
-
-    let mut lines = Vec::new();
-    for source in &mut sources {
-        lines.extend(source.last(args.lines)?);
-    }
-    print(in_order_of_time(lines), prefixed, context)?;
-    if !args.follow {
-        return Ok(ExitCode::Ok);
-    }
     runtime()?.block_on(async {
+        let mut sources = Vec::new();
+        for unit in wanted {
+            sources.push(Source::of(unit, &known).await?);
+        }
+        let mut lines = Vec::new();
+        for source in &mut sources {
+            lines.extend(source.last(args.lines).await?);
+        }
+        print(in_order_of_time(lines), prefixed, context)?;
+        if !args.follow {
+            return Ok(ExitCode::Ok);
+        }
         let interrupt = Interrupt::listen(Second::Exits)?;
         loop {
             tokio::select! {
@@ -120,7 +131,7 @@ pub fn run(args: &LogsArgs, context: &Context) -> Result<ExitCode, Error> {
             }
             let mut lines = Vec::new();
             for source in &mut sources {
-                lines.extend(source.new_lines()?);
+                lines.extend(source.new_lines().await?);
             }
             print(in_order_of_time(lines), prefixed, context)?;
         }
@@ -135,33 +146,65 @@ fn print(lines: Vec<LogLine>, prefixed: bool, context: &Context) -> Result<(), E
 }
 
 impl Source {
-    // Reads the file once and keeps a window: a log is at most a few ten megabytes, because starts rotate it.
-    fn last(&mut self, count: usize) -> Result<Vec<LogLine>, Error> {
-        let mut window = VecDeque::with_capacity(count.min(1024));
-        for line in self.new_lines()? {
-            if window.len() == count {
-                window.pop_front();
-            }
-            if count > 0 {
-                window.push_back(line);
-            }
-        }
-        Ok(window.into())
+    async fn of(unit: &Unit<'_>, known: &Known) -> Result<Self, Error> {
+        let name = unit.name();
+        let members = known.topology.members.iter();
+        let host = members
+            .filter(|member| member.name == name)
+            .find_map(|member| member.host.as_ref());
+        let place = match (unit, host, known.instance.members.get(name)) {
+            (Unit::Member(_), Some(host), Some(place)) => Place::There {
+                agent: known.hosts.agent(host).await?,
+                kept: deployment::kept(host, known.dir.name(), name, place),
+                after: None,
+            },
+            _ => Place::File {
+                path: known.dir.unit_log(unit),
+                offset: 0,
+            },
+        };
+        Ok(Self {
+            member: name.to_owned(),
+            place,
+        })
+    }
+
+    // Reads a file once and keeps a window: a log is at most a few ten megabytes, because starts rotate it.
+    async fn last(&mut self, count: usize) -> Result<Vec<LogLine>, Error> {
+        let mut lines = self.read(count).await?;
+        lines.drain(..lines.len().saturating_sub(count));
+        Ok(lines)
     }
 
     /// Whole lines since the last call.
-    fn new_lines(&mut self) -> Result<Vec<LogLine>, Error> {
-        read_from(&self.path, &mut self.offset)
-            .map(|lines| {
-                lines
-                    .into_iter()
-                    .map(|line| LogLine {
-                        member: self.member.clone(),
-                        line,
-                    })
-                    .collect()
-            })
-            .map_err(Error::io("read", &self.path))
+    async fn new_lines(&mut self) -> Result<Vec<LogLine>, Error> {
+        self.read(MOST_NEW).await
+    }
+
+    async fn read(&mut self, count: usize) -> Result<Vec<LogLine>, Error> {
+        let lines = match &mut self.place {
+            Place::File { path, offset } => {
+                read_from(path, offset).map_err(Error::io("read", path))?
+            }
+            Place::There { agent, kept, after } => {
+                let tail = Tail {
+                    kept: kept.clone(),
+                    lines: count,
+                    after: after.clone(),
+                };
+                let answer = agent.ask(&tail, TAIL_LIMIT).await?;
+                if answer.place.is_some() {
+                    *after = answer.place;
+                }
+                answer.lines
+            }
+        };
+        let member = &self.member;
+        let line = |line| LogLine {
+            member: member.clone(),
+            line,
+        };
+        Ok(lines.into_iter().map(line).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file per verb: arguments in, exit code out.
 
+pub mod agent;
 pub mod bench;
 pub mod completions;
 pub mod down;
@@ -15,6 +16,7 @@ pub mod render;
 pub mod run;
 pub mod schema;
 pub mod serve;
+pub mod ssh;
 pub mod status;
 pub mod test;
 pub mod up;
@@ -41,12 +43,14 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::List => list::run(context),
         Verb::Logs(args) => logs::run(args, context),
         Verb::Exec(args) => exec::run(args, context),
+        Verb::Ssh(args) => ssh::run(args, context),
         Verb::Run(args) => self::run::run(args, context),
         Verb::Down(args) => down::run(args, context),
         Verb::Test(args) => test::run(args, context),
         Verb::Bench(args) => bench::run(args, context),
         Verb::Lab(args) => lab::run(args, context),
         Verb::Serve(args) => serve::run(args),
+        Verb::Agent => agent::run(),
         Verb::Completions(args) => completions::run(args, context),
         Verb::Man => man::run(context),
     }

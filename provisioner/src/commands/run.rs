@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -31,6 +32,12 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<ExitCode, Error> {
     enter_network(&loaded, None)?;
     loaded.warn(&context.output);
     let mut topology = loaded.topology;
+    if topology.members.iter().any(|member| member.host.is_some()) {
+        return Err(Error::usage(
+            "`run` brings clusters up for one command, and only on this machine",
+            "remove the members' `host`, or use `up`, `exec` and `down`",
+        ));
+    }
     // Its own ports, so that it runs beside the cluster that the file fixes ports for. In a network of its own it does anyway.
     if topology.network == Network::Host {
         for member in &mut topology.members {
@@ -137,7 +144,8 @@ impl Drop for Ephemeral {
         let Ok(Some(known)) = Known::load(dir) else {
             return;
         };
-        let Ok(observed) = known.look_at_host() else {
+        // Processes of this machine are looked at without waiting for anything.
+        let Some(Ok(observed)) = known.look_at_host(KILL_LIMIT).now_or_never() else {
             return;
         };
         let processes: Vec<Process> = observed

@@ -294,13 +294,9 @@ fn member_status(
     leader_index: Option<u64>,
 ) -> MemberStatus {
     let vitals = facts.vitals();
-    let (state, problem) = match &facts.health {
-        Health::Stopped => ("stopped", None),
-        Health::Silent { why } => ("silent", Some(why.clone())),
-        Health::Up(vitals) => match &vitals.not_ready {
-            None => ("ready", None),
-            Some(why) => ("not ready", Some(why.clone())),
-        },
+    let (state, problem) = match (&facts.unreachable, &facts.health) {
+        (Some(unreachable), _) => ("unreachable", Some(unreachable.why.clone())),
+        (None, health) => state(health),
     };
     let placement = known.instance.members.get(&member.name);
     MemberStatus {
@@ -308,7 +304,10 @@ fn member_status(
         state,
         id: vitals.map(|vitals| format!("{:x}", vitals.id)),
         pid: facts.process.as_ref().map(|running| running.process.pid),
-        host: member.address.clone(),
+        host: match &member.host {
+            Some(host) => host.url(),
+            None => member.address.clone(),
+        },
         role: match member.role {
             Role::Voter => "voter",
             Role::Learner => "learner",
@@ -339,6 +338,17 @@ fn member_status(
             .unwrap_or_default(),
         drift: Vec::new(),
         problem,
+    }
+}
+
+fn state(health: &Health) -> (&'static str, Option<String>) {
+    match health {
+        Health::Stopped => ("stopped", None),
+        Health::Silent { why } => ("silent", Some(why.clone())),
+        Health::Up(vitals) => match &vitals.not_ready {
+            None => ("ready", None),
+            Some(why) => ("not ready", Some(why.clone())),
+        },
     }
 }
 

@@ -3,17 +3,21 @@
 mod attended;
 mod binary;
 mod claim;
+mod keep;
 mod network;
 mod port;
 mod process;
+mod put;
 mod spawn;
 
 pub use attended::{Attend, Attended};
 pub use binary::{BinaryError, included_member, resolve};
 pub use claim::Claim;
+pub use keep::{AwaitEnd, Kept, Lines, StartMember, StopMember, Tail, main_process};
 pub use network::{NetworkError, enter};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
 pub use process::{Process, find_by_argument, host_name};
+pub use put::{Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, UserId, checksum, checksum_of};
 pub use spawn::{
     Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with,
     run_foreground, version_text,

@@ -5,3 +5,4 @@
 //! Invariant: a signal reaches the very process that was recorded or none, however pids are reused.
 
 pub mod local;
+pub mod remote;

@@ -14,9 +14,11 @@ use member_proto::etcdserverpb::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
+use tower::service_fn;
 
 use super::facts::{ListedMember, Vitals};
 use crate::error::Error;
+use crate::host::remote::{Hosts, SshError};
 use crate::instance::Instance;
 use crate::topology::{ClientTls, Member, Topology};
 
@@ -24,6 +26,7 @@ use crate::topology::{ClientTls, Member, Topology};
 #[derive(Clone, Debug)]
 pub struct Access {
     trust: Trust,
+    hosts: Hosts,
 }
 
 /// What a member must show.
@@ -54,6 +57,9 @@ pub enum CallError {
         /// Why.
         source: std::io::Error,
     },
+    /// Its machine is out of reach.
+    #[error(transparent)]
+    Host(#[from] SshError),
     /// No connection, or no TLS on it.
     #[error("{}", chain(.0))]
     Connect(#[source] tonic::transport::Error),
@@ -75,7 +81,7 @@ impl CallError {
 
 impl Access {
     /// Reads the operator's certificates. They must have been written.
-    pub fn read(topology: &Topology, instance: &Instance) -> Result<Self, Error> {
+    pub fn read(topology: &Topology, instance: &Instance, hosts: &Hosts) -> Result<Self, Error> {
         let read = |path: PathBuf| std::fs::read(&path).map_err(Error::io("read", &path));
         let ca = || {
             Ok::<_, Error>(
@@ -100,7 +106,10 @@ impl Access {
                 Trust::Signed(Box::new(ca()?.identity(identity)))
             }
         };
-        Ok(Self { trust })
+        Ok(Self {
+            trust,
+            hosts: hosts.clone(),
+        })
     }
 
     /// Connects to the client port of a member.
@@ -132,10 +141,21 @@ impl Access {
             None => endpoint,
         };
         let endpoint = endpoint.connect_timeout(limit).tcp_nodelay(true);
-        let channel = within(limit, async {
-            endpoint.connect().await.map_err(CallError::Connect)
-        })
-        .await?;
+        let connect = async {
+            match &member.host {
+                None => endpoint.connect().await.map_err(CallError::Connect),
+                Some(host) => {
+                    let agent = self.hosts.agent(host).await?;
+                    let through = service_fn(move |_uri| {
+                        let agent = agent.clone();
+                        async move { agent.tunnel(address).await }
+                    });
+                    let connected = endpoint.connect_with_connector(through).await;
+                    connected.map_err(CallError::Connect)
+                }
+            }
+        };
+        let channel = within(limit, connect).await?;
         Ok(Client { channel })
     }
 }

@@ -29,15 +29,21 @@ pub struct DataError {
     pub source: io::Error,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
-    cluster: String,
-    token: String,
-    member: String,
+/// Whose a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataOwner {
+    /// The cluster.
+    pub cluster: String,
+    /// Its instance.
+    pub token: String,
+    /// The member.
+    pub member: String,
 }
 
-impl Owner {
-    fn of(instance: &Instance, member: &str) -> Self {
+impl DataOwner {
+    /// A member of an instance.
+    #[must_use]
+    pub fn of(instance: &Instance, member: &str) -> Self {
         Self {
             cluster: instance.cluster.clone(),
             token: instance.token.clone(),
@@ -46,12 +52,21 @@ impl Owner {
     }
 }
 
-/// Looks whose data the directory of `member` holds. `cluster_id` is what the members' peer URLs and token amount to.
-pub fn inspect(instance: &Instance, member: &str, cluster_id: u64) -> Result<DataDir, DataError> {
-    let Some(placement) = instance.members.get(member) else {
-        return Ok(DataDir::Empty);
-    };
-    let dir = &placement.data_dir;
+/// The file in a data directory that says whose it is, and its content.
+pub fn owner_file(dir: &Path, owner: &DataOwner) -> Result<(PathBuf, Vec<u8>), DataError> {
+    let path = dir.join(OWNER_FILE);
+    match serde_json::to_vec(owner) {
+        Ok(bytes) => Ok((path, bytes)),
+        Err(error) => Err(DataError {
+            action: "write",
+            path,
+            source: error.into(),
+        }),
+    }
+}
+
+/// Looks whether a directory holds the data of `me`. `cluster_id` is what the members' peer URLs and token amount to.
+pub fn inspect(dir: &Path, me: &DataOwner, cluster_id: u64) -> Result<DataDir, DataError> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| DataError {
@@ -74,33 +89,35 @@ pub fn inspect(instance: &Instance, member: &str, cluster_id: u64) -> Result<Dat
     }
     let path = dir.join(OWNER_FILE);
     let owner = match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice::<Owner>(&bytes).ok(),
+        Ok(bytes) => serde_json::from_slice::<DataOwner>(&bytes).ok(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed("read", &path)(error)),
     };
     let Some(owner) = owner else {
         return foreign("it was not made by provision".to_owned());
     };
-    if owner.cluster != instance.cluster {
+    if owner.cluster != me.cluster {
         return foreign(format!(
             "it belongs to member {} of cluster {}",
             owner.member, owner.cluster
         ));
     }
-    if owner.token != instance.token {
+    if owner.token != me.token {
         return foreign(format!(
             "it belongs to an earlier cluster {} with token {}",
             owner.cluster, owner.token
         ));
     }
-    if owner.member != member {
+    if owner.member != me.member {
         return foreign(format!("it belongs to member {}", owner.member));
     }
     match wal_cluster_id(dir).map_err(failed("read", dir))? {
         Some(found) if found != cluster_id => foreign(format!(
             "its write-ahead log is of cluster ID {found:x}, and this cluster's is {cluster_id:x}"
         )),
-        _ => Ok(DataDir::Ours),
+        // etcd and the included member both keep what they write below this name.
+        _ if dir.join("member").exists() => Ok(DataDir::Ours),
+        _ => Ok(DataDir::Claimed),
     }
 }
 
@@ -110,7 +127,7 @@ pub fn claim(instance: &Instance, member: &str) -> Result<(), DataError> {
         return Ok(());
     };
     let dir = &placement.data_dir;
-    let path = dir.join(OWNER_FILE);
+    let (path, owner) = owner_file(dir, &DataOwner::of(instance, member))?;
     let write = || -> io::Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -126,7 +143,7 @@ pub fn claim(instance: &Instance, member: &str) -> Result<(), DataError> {
             .truncate(true)
             .mode(0o600)
             .open(&beside)?;
-        file.write_all(&serde_json::to_vec(&Owner::of(instance, member))?)?;
+        file.write_all(&owner)?;
         fs::rename(&beside, &path)
     };
     write().map_err(|source| DataError {
@@ -248,6 +265,11 @@ mod tests {
         instance
     }
 
+    fn inspected(instance: &Instance, member: &str, cluster_id: u64) -> Result<DataDir, DataError> {
+        let owner = DataOwner::of(instance, member);
+        inspect(&instance.members[member].data_dir, &owner, cluster_id)
+    }
+
     fn why(found: DataDir) -> String {
         match found {
             DataDir::Foreign { why } => why,
@@ -289,18 +311,20 @@ mod tests {
     fn a_claimed_directory_is_ours_and_nobody_elses() {
         let root = tempfile::tempdir().unwrap();
         let ours = instance(root.path(), "t1");
-        assert_eq!(inspect(&ours, "infra0", 5).unwrap(), DataDir::Empty);
+        assert_eq!(inspected(&ours, "infra0", 5).unwrap(), DataDir::Empty);
         claim(&ours, "infra0").unwrap();
-        assert_eq!(inspect(&ours, "infra0", 5).unwrap(), DataDir::Ours);
+        assert_eq!(inspected(&ours, "infra0", 5).unwrap(), DataDir::Claimed);
+        fs::create_dir(ours.members["infra0"].data_dir.join("member")).unwrap();
+        assert_eq!(inspected(&ours, "infra0", 5).unwrap(), DataDir::Ours);
         assert!(
-            why(inspect(&instance(root.path(), "t2"), "infra0", 5).unwrap()).contains("token t1")
+            why(inspected(&instance(root.path(), "t2"), "infra0", 5).unwrap()).contains("token t1")
         );
 
         fs::rename(&ours.members["infra0"].data_dir, root.path().join("aside")).unwrap();
         fs::create_dir_all(ours.members["infra1"].data_dir.parent().unwrap()).unwrap();
         fs::rename(root.path().join("aside"), &ours.members["infra1"].data_dir).unwrap();
         assert_eq!(
-            why(inspect(&ours, "infra1", 5).unwrap()),
+            why(inspected(&ours, "infra1", 5).unwrap()),
             "it belongs to member infra0"
         );
     }
@@ -311,7 +335,7 @@ mod tests {
         let ours = instance(root.path(), "t1");
         fs::create_dir_all(ours.members["infra0"].data_dir.join("member")).unwrap();
         assert_eq!(
-            why(inspect(&ours, "infra0", 5).unwrap()),
+            why(inspected(&ours, "infra0", 5).unwrap()),
             "it was not made by provision"
         );
     }
@@ -329,10 +353,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            inspect(&ours, "infra0", 0xdead_beef_0000_0001).unwrap(),
+            inspected(&ours, "infra0", 0xdead_beef_0000_0001).unwrap(),
             DataDir::Ours
         );
-        assert!(why(inspect(&ours, "infra0", 5).unwrap()).contains("deadbeef00000001"));
+        assert!(why(inspected(&ours, "infra0", 5).unwrap()).contains("deadbeef00000001"));
     }
 
     #[test]

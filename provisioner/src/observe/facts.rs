@@ -1,7 +1,11 @@
 //! The facts that plans are made from.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
 use crate::host::local::Process;
 
 /// What is true about a cluster right now.
@@ -26,12 +30,25 @@ pub struct MemberFacts {
     pub had_data: bool,
     /// Its ports that somebody else holds; looked up only when it does not run.
     pub ports_taken: Vec<PortTaken>,
+    /// Checksums of its files on its host, where it has one.
+    pub checksums: BTreeMap<PathBuf, String>,
     /// What it answers.
     pub health: Health,
+    /// Why its host could not be looked at. Everything else is as if it did not run then.
+    pub unreachable: Option<Unreachable>,
+}
+
+/// Why a machine could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// What went wrong.
+    pub why: String,
+    /// What to do.
+    pub fix: String,
 }
 
 /// A member's running process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Its identity.
     pub process: Process,
@@ -40,10 +57,12 @@ pub struct Running {
 }
 
 /// What a data directory holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataDir {
     /// Nothing.
     Empty,
+    /// The claim of this member of this instance, which has never come so far as to write data.
+    Claimed,
     /// Data of this member of this instance.
     Ours,
     /// Something else.
@@ -53,11 +72,19 @@ pub enum DataDir {
     },
 }
 
+impl DataDir {
+    /// Whether it holds what a member has written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        matches!(self, Self::Ours | Self::Foreign { .. })
+    }
+}
+
 /// A port that a member needs and somebody else holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortTaken {
     /// client or peer.
-    pub role: &'static str,
+    pub role: String,
     /// The port.
     pub port: u16,
     /// Who holds it.
@@ -133,6 +160,26 @@ impl Running {
 }
 
 impl MemberFacts {
+    pub(super) fn unreachable(had_data: bool, error: Error) -> Self {
+        let causes = error.causes();
+        let why = match causes.last() {
+            Some(last) => format!("{error}: {last}"),
+            None => error.to_string(),
+        };
+        Self {
+            process: None,
+            data: DataDir::Empty,
+            had_data,
+            ports_taken: Vec::new(),
+            checksums: BTreeMap::new(),
+            health: Health::Stopped,
+            unreachable: Some(Unreachable {
+                why,
+                fix: error.fix().unwrap_or_default(),
+            }),
+        }
+    }
+
     /// Whether it answers linearizable reads.
     #[must_use]
     pub fn is_ready(&self) -> bool {

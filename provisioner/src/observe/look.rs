@@ -2,21 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use member_flags::ids;
 
 use super::client::{Access, Client};
-use super::data::inspect;
-use super::facts::{Health, ListedMember, MemberFacts, Observed, PortTaken, Running, Vitals};
+use super::data::DataOwner;
+use super::facts::{Health, ListedMember, MemberFacts, Observed, Running, Vitals};
+use super::member::{MemberSeen, MemberSight, NeededPort, running};
+use crate::deployment;
 use crate::error::Error;
-use crate::host::local::{Listener, find_by_argument, listeners, owner_of};
+use crate::host::remote::Hosts;
 use crate::instance::Instance;
 use crate::render::listed_peer_url;
 use crate::services;
-use crate::state::{ClusterDir, Record, Unit};
-use crate::topology::{Member, Role, Topology};
+use crate::state::{ClusterDir, Unit};
+use crate::topology::{Keeper, Member, Role, SshHost, Topology};
+
+// What a machine may take to read its processes and the programs that were installed.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 // A healthy member answers a linearizable read within a few round trips. One that takes longer is reported as not
 // ready, and whoever needs it waits with a deadline of their own.
@@ -36,20 +42,30 @@ pub struct Sight<'a> {
     pub wanted: &'a Instance,
     /// Its state directory.
     pub dir: &'a ClusterDir,
+    /// The machines of members that have one.
+    pub hosts: &'a Hosts,
+    /// By member, its files on its host.
+    pub files: &'a BTreeMap<String, Vec<PathBuf>>,
 }
 
 /// Looks at every member of the instance.
 pub async fn look(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
+    let members = sight.topology.members.iter();
+    let here: BTreeSet<&str> = members
+        .filter(|member| member.host.is_none())
+        .map(|member| member.name.as_str())
+        .collect();
     let mut observed = look_once(sight, limit).await?;
     for _ in 0..LOOKS_AGAIN {
-        let died = |facts: &MemberFacts| {
+        let died = |(name, facts): (&String, &MemberFacts)| {
             matches!(facts.health, Health::Silent { .. })
                 && facts
                     .process
                     .as_ref()
                     .is_some_and(|running| !running.process.is_running())
+                && here.contains(name.as_str())
         };
-        if !observed.members.values().any(died) {
+        if !observed.members.iter().any(died) {
             break;
         }
         observed = look_once(sight, limit).await?;
@@ -62,7 +78,7 @@ async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error>
         members: hosts,
         services,
         ..
-    } = look_at_host(sight)?;
+    } = look_at_host(sight, limit).await?;
     let voters: BTreeSet<&str> = sight
         .topology
         .members
@@ -78,7 +94,7 @@ async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error>
     // Without a running member nobody is asked, and the certificates may not exist yet.
     let any_runs = hosts.values().any(|facts| facts.process.is_some());
     let access = if any_runs {
-        Some(Access::read(sight.topology, sight.instance)?)
+        Some(Access::read(sight.topology, sight.instance, sight.hosts)?)
     } else {
         None
     };
@@ -134,7 +150,9 @@ async fn ask(
         Err(error) => return silent(error.to_string()),
     };
     vitals.not_ready = not_ready(&client, &vitals, quorum_runs, limit).await;
+    // A member that has not applied the first entry of its log lists nobody yet.
     let membership = client.members(limit).await.ok();
+    let membership = membership.filter(|listed| !listed.is_empty());
     (Health::Up(vitals), membership)
 }
 
@@ -159,72 +177,85 @@ async fn not_ready(
 }
 
 /// Looks at processes, directories and ports only; no member is asked.
-pub fn look_at_host(sight: Sight<'_>) -> Result<Observed, Error> {
+pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
     let cluster_id = expected_cluster_id(sight);
-    let mut facts = BTreeMap::new();
-    let mut listening: Option<Vec<Listener>> = None;
-    for (name, placement) in &sight.instance.members {
-        let record = sight.dir.record(&Unit::Member(name))?;
-        let had_data = record.is_some();
-        let data_dir = format!("--data-dir={}", placement.data_dir.display());
-        let config = format!(
-            "--config-file={}/",
-            sight.dir.unit_dir(&Unit::Member(name)).display()
-        );
-        let process = running(record, &|arg| arg == data_dir || arg.starts_with(&config))?;
-        let data = match inspect(sight.instance, name, cluster_id) {
-            Ok(data) => data,
-            Err(error) => {
-                return Err(Error::Io {
-                    action: error.action,
-                    path: error.path,
-                    source: error.source,
-                });
-            }
-        };
-        let mut ports_taken = Vec::new();
-        let member = sight
-            .topology
-            .members
-            .iter()
-            .find(|member| member.name == *name);
-        let wanted = sight.wanted.members.get(name).unwrap_or(placement);
-        // What a member holds itself is no conflict.
-        let held = process.as_ref().map(|running| {
-            [
-                running.client_port().unwrap_or(placement.client_port),
-                placement.peer_port,
-            ]
-        });
-        let needed = [("client", wanted.client_port), ("peer", wanted.peer_port)];
-        let needed = needed
-            .into_iter()
-            .filter(|(_, port)| held.is_none_or(|held| !held.contains(port)));
-        for ((role, port), member) in needed.filter_map(|needed| Some((needed, member?))) {
-            let listening = match &mut listening {
-                Some(listening) => listening,
-                None => listening.insert(listeners().map_err(|source| {
-                    Error::because("cannot read which ports are in use", source)
-                })?),
+    let looks = sight
+        .instance
+        .members
+        .iter()
+        .map(|(name, placement)| async move {
+            let member = sight
+                .topology
+                .members
+                .iter()
+                .find(|member| member.name == *name);
+            let unit = Unit::Member(name);
+            let record = sight.dir.record(&unit)?;
+            let had_data = record.is_some();
+            let wanted = sight.wanted.members.get(name).unwrap_or(placement);
+            let ports = [("client", wanted.client_port), ("peer", wanted.peer_port)];
+            let needed = |(role, port): (&str, u16)| {
+                Some(NeededPort {
+                    role: role.to_owned(),
+                    address: SocketAddr::new(member?.listen, port),
+                })
             };
-            ports_taken.extend(taken(listening, member, role, port)?);
-        }
-        facts.insert(
-            name.clone(),
-            MemberFacts {
-                process,
-                data,
-                had_data,
-                ports_taken,
-                health: Health::Stopped,
-            },
-        );
-    }
+            let look = MemberSight {
+                owner: DataOwner::of(sight.instance, name),
+                cluster_id,
+                data_dir: placement.data_dir.clone(),
+                dir: placement
+                    .host_dir
+                    .clone()
+                    .unwrap_or_else(|| sight.dir.unit_dir(&unit)),
+                record,
+                unit: None,
+                ports: ports.into_iter().filter_map(needed).collect(),
+                held: [placement.client_port, placement.peer_port],
+                files: Vec::new(),
+            };
+            let host = member.and_then(|member| member.host.as_ref());
+            let seen = match host {
+                None => Ok(look.look()?),
+                Some(host) => look_there(sight, host, name, look, limit).await,
+            };
+            let facts = match seen {
+                Ok(seen) => MemberFacts {
+                    process: seen.process,
+                    data: seen.data,
+                    had_data,
+                    ports_taken: seen.ports_taken,
+                    checksums: seen.checksums,
+                    health: Health::Stopped,
+                    unreachable: None,
+                },
+                Err(error) => MemberFacts::unreachable(had_data, error),
+            };
+            Ok((name.clone(), facts))
+        });
+    let members: Result<BTreeMap<String, MemberFacts>, Error> =
+        join_all(looks).await.into_iter().collect();
     Ok(Observed {
-        members: facts,
+        members: members?,
         services: services(sight)?,
         membership: None,
     })
+}
+
+async fn look_there(
+    sight: Sight<'_>,
+    host: &SshHost,
+    name: &str,
+    mut look: MemberSight,
+    limit: Duration,
+) -> Result<MemberSeen, Error> {
+    let agent = sight.hosts.agent(host).await?;
+    if host.keeper == Keeper::Systemd {
+        look.unit = Some(deployment::unit_name(&sight.instance.cluster, name));
+    }
+    look.files = sight.files.get(name).cloned().unwrap_or_default();
+    // Checksums of programs are taken, so that this is the disk's time and not the network's.
+    agent.ask(&look, limit.max(LOOK_LIMIT)).await
 }
 
 fn services(sight: Sight<'_>) -> Result<BTreeMap<String, Option<Running>>, Error> {
@@ -237,50 +268,6 @@ fn services(sight: Sight<'_>) -> Result<BTreeMap<String, Option<Running>>, Error
         services.insert(name, running);
     }
     Ok(services)
-}
-
-fn running(
-    record: Option<Record>,
-    its_own: &dyn Fn(&str) -> bool,
-) -> Result<Option<Running>, Error> {
-    let recorded = record.filter(|record| record.process.is_running());
-    if let Some(Record { process, argv, .. }) = recorded {
-        let now = process.argv().unwrap_or_default();
-        // An interpreter or a wrapper script puts itself in front of what was asked for; the flags tell. What sets variables
-        // leaves what comes after them.
-        let same = argv.get(1..).is_some_and(|flags| now.ends_with(flags))
-            || (!now.is_empty() && argv.ends_with(&now));
-        return Ok(Some(Running {
-            process,
-            argv: if same { argv } else { now },
-        }));
-    }
-    // The record is written after the start, so a run that was killed in between leaves a process without one.
-    let look = |source| Error::because("cannot list processes", source);
-    let found = find_by_argument(its_own).map_err(look)?;
-    Ok(found.into_iter().next().map(|process| {
-        let argv = process.argv().unwrap_or_default();
-        Running { process, argv }
-    }))
-}
-
-fn taken(
-    listening: &[Listener],
-    member: &Member,
-    role: &'static str,
-    port: u16,
-) -> Result<Option<PortTaken>, Error> {
-    let address = SocketAddr::new(member.listen, port);
-    let Some(listener) = listening.iter().find(|listener| listener.blocks(address)) else {
-        return Ok(None);
-    };
-    let owner = owner_of(listener)
-        .map_err(|source| Error::because("cannot look up who holds a port", source))?;
-    Ok(Some(PortTaken {
-        role,
-        port,
-        owner: owner.to_string(),
-    }))
 }
 
 fn expected_cluster_id(sight: Sight<'_>) -> u64 {

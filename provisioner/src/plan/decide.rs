@@ -1,13 +1,14 @@
 //! The decisions.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::compare;
 use super::quorum::Ledger;
 use super::refusal::Refusal;
-use super::step::{CertChange, Plan, Planned, Step};
+use super::step::{CertChange, Installation, Plan, Planned, Step};
 use crate::instance::Instance;
-use crate::observe::{DataDir, MemberFacts, Observed, Running};
+use crate::observe::{DataDir, MemberFacts, Observed, Running, Unreachable};
 use crate::services::{self, Service, Turn};
 use crate::topology::{Role, Topology};
 
@@ -28,6 +29,17 @@ pub struct Wanted<'a> {
     pub services: &'a [Service],
     /// Certificates that are missing or no longer right.
     pub certificates: &'a [CertChange],
+    /// What members need on their hosts, where they have one.
+    pub files: &'a BTreeMap<String, WantedFiles>,
+}
+
+/// The files of a member on its host, by path, with their checksums.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedFiles {
+    /// Replaced while it runs. `None`: its content is made by an earlier step, so it differs.
+    pub installed: BTreeMap<PathBuf, Option<String>>,
+    /// Replaced by a restart.
+    pub given: BTreeMap<PathBuf, String>,
 }
 
 /// Plans the way from what is to what is wanted.
@@ -56,6 +68,8 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
             .chain(wanted.instance.services.values().copied())
             .collect();
         ports.sort_unstable();
+        // Members on hosts of their own have the same ones.
+        ports.dedup();
         draft.quiet(Step::Remember {
             ports,
             new_token: wanted.remembered.is_none(),
@@ -67,6 +81,12 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         });
     }
 
+    let installations = installations(wanted, observed);
+    if !installations.is_empty() {
+        draft.quiet(Step::Install {
+            members: installations,
+        });
+    }
     draft.stop_services(observed.services.iter().filter(|(name, running)| {
         running.is_some() && wanted.services.iter().all(|service| service.name != **name)
     }));
@@ -76,12 +96,22 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         let first_boot = observed
             .members
             .values()
-            .all(|facts| facts.process.is_none() && facts.data == DataDir::Empty);
-        if let Some(registration) =
-            services::registration(wanted.topology, wanted.instance).filter(|_| first_boot)
+            .all(|facts| facts.process.is_none() && !facts.data.is_written());
+        // One that has no data registers, and is refused if it did before: at a first start that came to nothing.
+        let registering: Vec<String> = stopped
+            .iter()
+            .filter(|name| {
+                let facts = observed.members.get(*name);
+                facts.is_some_and(|facts| !facts.data.is_written())
+            })
+            .cloned()
+            .collect();
+        if let Some(registration) = services::registration(wanted.topology, wanted.instance)
+            .filter(|_| !registering.is_empty())
         {
-            draft.quiet(Step::SetDiscoverySize {
+            draft.quiet(Step::PrepareDiscovery {
                 size: registration.size,
+                registering,
             });
         }
         draft.start(stopped, first_boot);
@@ -92,6 +122,7 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
                 .argv
                 .get(name)
                 .is_some_and(|argv| *argv != running.argv)
+                || !stale(wanted, name, facts).is_empty()
         })
     };
     // A member that is about to be restarted is waited for then; its old arguments may be why it is not ready.
@@ -113,10 +144,21 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
             .members
             .get(&name)
             .and_then(|facts| facts.process.as_ref());
-        let why = match (running, wanted.argv.get(&name)) {
+        let mut why = match (running, wanted.argv.get(&name)) {
             (Some(running), Some(argv)) => compare::arguments(&running.argv, argv),
             _ => Vec::new(),
         };
+        // Settings that differ show in the arguments already; a unit also says how the member is kept.
+        if why.is_empty()
+            && let Some(facts) = observed.members.get(&name)
+        {
+            let stale = stale(wanted, &name, facts);
+            why.extend(
+                stale
+                    .iter()
+                    .map(|path| format!("{} differs", path.display())),
+            );
+        }
         draft.restart(name, why);
     }
     draft.start_services(wanted, observed, Turn::AfterMembers);
@@ -146,11 +188,44 @@ pub fn down(topology: &Topology, observed: &Observed) -> Plan {
     draft.into_plan()
 }
 
+fn installations(wanted: &Wanted<'_>, observed: &Observed) -> Vec<Installation> {
+    let members = wanted.topology.members.iter();
+    let installations = members.filter_map(|member| {
+        let facts = observed.members.get(&member.name)?;
+        let files = wanted.files.get(&member.name)?.installed.iter();
+        let differ = files.filter(|(path, checksum)| {
+            checksum.is_none() || facts.checksums.get(*path) != checksum.as_ref()
+        });
+        let files: Vec<PathBuf> = differ.map(|(path, _)| path.clone()).collect();
+        (!files.is_empty()).then(|| Installation {
+            member: member.name.clone(),
+            files,
+        })
+    });
+    installations.collect()
+}
+
+// What a running member was not started with.
+fn stale<'w>(wanted: &Wanted<'w>, name: &str, facts: &MemberFacts) -> Vec<&'w PathBuf> {
+    let files = wanted.files.get(name).map(|files| files.given.iter());
+    files
+        .into_iter()
+        .flatten()
+        .filter(|(path, checksum)| facts.checksums.get(*path) != Some(checksum))
+        .map(|(path, _)| path)
+        .collect()
+}
+
 fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
     if let Some(remembered) = wanted.remembered {
         compare::membership(wanted.topology, remembered)?;
-        compare::peer_ports(remembered, wanted.instance)?;
-        if let Some(applied) = wanted.applied {
+        // Members that have not written anything have not agreed on anything.
+        let agreed = |facts: &MemberFacts| facts.process.is_some() || facts.data.is_written();
+        let agreed = observed.members.values().any(agreed);
+        if agreed {
+            compare::peer_ports(remembered, wanted.instance)?;
+        }
+        if let Some(applied) = wanted.applied.filter(|_| agreed) {
             compare::fixed(applied, wanted.topology, remembered)?;
         }
         if let Some(listed) = &observed.membership {
@@ -170,6 +245,13 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
         .values()
         .any(|facts| facts.data == DataDir::Ours);
     for (name, facts) in &observed.members {
+        if let Some(Unreachable { why, fix }) = &facts.unreachable {
+            return Err(Refusal::Unreachable {
+                member: name.clone(),
+                why: why.clone(),
+                fix: fix.clone(),
+            });
+        }
         match &facts.data {
             DataDir::Foreign { why } => {
                 return Err(Refusal::ForeignData {
@@ -184,14 +266,14 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
                     path: path(name),
                 });
             }
-            DataDir::Empty | DataDir::Ours => {}
+            DataDir::Empty | DataDir::Claimed | DataDir::Ours => {}
         }
     }
     for (name, facts) in &observed.members {
         if let Some(taken) = facts.ports_taken.first() {
             return Err(Refusal::PortTaken {
                 member: name.clone(),
-                role: taken.role,
+                role: taken.role.clone(),
                 port: taken.port,
                 owner: taken.owner.clone(),
             });
@@ -589,7 +671,7 @@ mod tests {
 
         let mut world = World::nothing(3);
         let taken = PortTaken {
-            role: "peer",
+            role: "peer".to_owned(),
             port: 23_793,
             owner: "pid 7 (nc -l)".to_owned(),
         };
@@ -627,6 +709,17 @@ mod tests {
                     world.applied = Some(world.topology.clone());
                 }
                 Step::WriteCertificates { .. } => world.certificates.clear(),
+                Step::Install { members } => {
+                    for to in members {
+                        let wanted = world.files[&to.member].installed.clone();
+                        let facts = world.observed.members.get_mut(&to.member).unwrap();
+                        facts.checksums.extend(
+                            wanted
+                                .into_iter()
+                                .map(|(path, sum)| (path, sum.unwrap_or_default())),
+                        );
+                    }
+                }
                 Step::Start { members, .. }
                 | Step::WaitReady { members }
                 | Step::Stop { members } => {
@@ -653,7 +746,7 @@ mod tests {
                         world.observed.services.insert(name.clone(), None);
                     }
                 }
-                Step::MoveLeader { .. } | Step::SetDiscoverySize { .. } => {}
+                Step::MoveLeader { .. } | Step::PrepareDiscovery { .. } => {}
             }
         }
     }

@@ -23,9 +23,13 @@ impl fmt::Display for Step {
                     if changes.len() == 1 { "" } else { "s" }
                 )
             }
+            Self::Install { members } => {
+                let names: Vec<&str> = members.iter().map(|to| to.member.as_str()).collect();
+                write!(f, "install files for {}", names.join(", "))
+            }
             Self::StartServices { services, .. } => write!(f, "start {}", services.join(", ")),
             Self::StopServices { services } => write!(f, "stop {}", services.join(", ")),
-            Self::SetDiscoverySize { size } => {
+            Self::PrepareDiscovery { size, .. } => {
                 write!(f, "tell the discovery service to wait for {size}")
             }
             Self::Start { members, .. } => write!(f, "start {}", members.join(", ")),
@@ -53,6 +57,22 @@ impl Step {
                     .collect();
                 if changes.len() > MOST_DETAILS {
                     lines.push(format!("and {} more", changes.len() - MOST_DETAILS));
+                }
+                lines
+            }
+            Self::Install { members } => {
+                let mut lines: Vec<String> = members
+                    .iter()
+                    .flat_map(|to| to.files.iter().map(move |file| (to, file)))
+                    .map(|(to, file)| format!("{}: {}", to.member, file.display()))
+                    .collect();
+                if let Some(more) = lines
+                    .len()
+                    .checked_sub(MOST_DETAILS)
+                    .filter(|more| *more > 0)
+                {
+                    lines.truncate(MOST_DETAILS);
+                    lines.push(format!("and {more} more"));
                 }
                 lines
             }

@@ -16,7 +16,7 @@ mod step;
 pub(crate) mod testing;
 
 pub use compare::arguments;
-pub use decide::{Wanted, down, up};
+pub use decide::{Wanted, WantedFiles, down, up};
 pub use quorum::Ledger;
 pub use refusal::Refusal;
-pub use step::{CertChange, Plan, Planned, Step};
+pub use step::{CertChange, Installation, Plan, Planned, Step};

@@ -60,11 +60,21 @@ pub enum Refusal {
         /// The member.
         member: String,
         /// client or peer.
-        role: &'static str,
+        role: String,
         /// The port.
         port: u16,
         /// The process that holds it.
         owner: String,
+    },
+    /// A member's machine cannot be looked at.
+    #[error("the machine of member {member} cannot be worked on: {why}")]
+    Unreachable {
+        /// The member.
+        member: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        fix: String,
     },
     /// A step would leave fewer members than quorum needs.
     #[error("step {step:?} leaves the cluster without quorum ({ledger})")]
@@ -109,6 +119,7 @@ impl Refusal {
             Self::PortTaken { owner, .. } => {
                 format!("stop {owner}, or give the member other ports with client-port and peer-port")
             }
+            Self::Unreachable { fix, .. } => fix.clone(),
             Self::Margin { .. } => "bring the other members up first, or accept the outage with --accept-downtime".to_owned(),
         }
     }
@@ -120,6 +131,10 @@ impl From<Refusal> for Error {
         match refusal {
             // Nothing unsafe was asked for; the host is not ready for it.
             Refusal::PortTaken { .. } => Self::failed(refusal.to_string(), fix),
+            Refusal::Unreachable { .. } => Self::Unreachable {
+                what: refusal.to_string(),
+                fix,
+            },
             _ => Self::refused(refusal.to_string(), fix),
         }
     }

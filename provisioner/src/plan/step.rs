@@ -1,5 +1,7 @@
 //! What a plan is made of.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::quorum::Ledger;
@@ -20,6 +22,11 @@ pub enum Step {
         /// Which and why.
         changes: Vec<CertChange>,
     },
+    /// Bring programs and certificates to the members' machines.
+    Install {
+        /// To whom, and what.
+        members: Vec<Installation>,
+    },
     /// Start what runs beside the members, or start it again with other arguments; each answers before the next step.
     StartServices {
         /// Which.
@@ -33,9 +40,11 @@ pub enum Step {
         services: Vec<String>,
     },
     /// Tell the cluster's own discovery service how many members to wait for.
-    SetDiscoverySize {
+    PrepareDiscovery {
         /// How many.
         size: usize,
+        /// Those who are about to register: what an earlier start of theirs left there is taken away.
+        registering: Vec<String>,
     },
     /// Start processes, all at once.
     Start {
@@ -68,6 +77,15 @@ pub enum Step {
         /// Who.
         members: Vec<String>,
     },
+}
+
+/// What is brought to one member's machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Installation {
+    /// The member.
+    pub member: String,
+    /// Paths there.
+    pub files: Vec<PathBuf>,
 }
 
 /// One certificate that is written and the reason.

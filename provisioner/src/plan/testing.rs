@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use super::decide::Wanted;
+use super::decide::{Wanted, WantedFiles};
 use super::step::CertChange;
 use crate::host::local::Process;
 use crate::instance::{Instance, Placement};
@@ -34,6 +34,7 @@ pub(crate) fn topology(members: usize) -> Topology {
                 name: format!("infra{index}"),
                 role: Role::Voter,
                 binary: Binary::Included,
+                host: None,
                 address: "127.0.0.1".to_owned(),
                 listen: Ipv4Addr::LOCALHOST.into(),
                 zone: None,
@@ -55,6 +56,7 @@ pub(crate) struct World {
     pub(crate) argv: BTreeMap<String, Vec<String>>,
     pub(crate) services: Vec<Service>,
     pub(crate) certificates: Vec<CertChange>,
+    pub(crate) files: BTreeMap<String, WantedFiles>,
     pub(crate) observed: Observed,
 }
 
@@ -87,6 +89,7 @@ impl World {
             argv,
             services: Vec::new(),
             certificates: Vec::new(),
+            files: BTreeMap::new(),
             observed,
         }
     }
@@ -130,6 +133,7 @@ impl World {
             argv: &self.argv,
             services: &self.services,
             certificates: &self.certificates,
+            files: &self.files,
         }
     }
 }
@@ -145,6 +149,8 @@ fn stopped(data: DataDir) -> MemberFacts {
         data,
         had_data,
         ports_taken: Vec::new(),
+        checksums: BTreeMap::new(),
+        unreachable: None,
         health: Health::Stopped,
     }
 }
@@ -169,6 +175,8 @@ fn running(index: usize, leader: usize, argv: &[String]) -> MemberFacts {
         data: DataDir::Ours,
         had_data: true,
         ports_taken: Vec::new(),
+        checksums: BTreeMap::new(),
+        unreachable: None,
         health: Health::Up(vitals),
     }
 }

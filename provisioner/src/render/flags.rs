@@ -25,7 +25,9 @@ pub fn flags(
         .get(&member.name)
         .ok_or_else(|| RenderError::NotPlaced {
             member: member.name.clone(),
-        })?;
+        })?
+        .seen_there();
+    let place = &place;
     let mut settings: Vec<(&str, String)> = Vec::new();
     let upstream = Server::assumed(&member.binary, (3, 6)) != Server::Member;
     for (name, value) in &member.flags {

@@ -12,6 +12,8 @@ use crate::fnv;
 use crate::instance::Instance;
 use crate::topology::{Bootstrap, Member, PeerTls, Settings, Topology};
 
+/// The program that sets variables and becomes another.
+pub const ENV: &str = "/usr/bin/env";
 const DATA_DIR: &str = "ETCD_DATA_DIR";
 
 /// The arguments of the member's process, as `--name=value`, without the program.
@@ -71,10 +73,12 @@ pub fn given(
         }
         Settings::Env => {
             // env(1) sets them and becomes the program. The directory stays an argument: a process is found by it.
-            let (data, variables): (Vec<_>, Vec<_>) = env(topology, member, instance, server)?
+            let (data, mut variables): (Vec<_>, Vec<_>) = env(topology, member, instance, server)?
                 .into_iter()
                 .partition(|(name, _)| name == DATA_DIR);
-            let mut all = vec!["/usr/bin/env".to_owned()];
+            // As a running process is read: in an order of its own.
+            variables.sort();
+            let mut all = vec![ENV.to_owned()];
             all.extend(
                 variables
                     .into_iter()
@@ -222,8 +226,8 @@ pub fn shell_line(program: &str, args: &[String]) -> String {
     out
 }
 
-/// Quotes for a shell and for systemd's environment files where that is needed.
-fn quote(text: &str) -> String {
+/// Quotes one word for a shell and for systemd's environment files where that is needed.
+pub fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

@@ -9,14 +9,16 @@ mod flags;
 mod forms;
 mod placeholder;
 mod server;
+mod systemd;
 mod urls;
 mod zone;
 
 pub use apiserver::kube_apiserver;
 pub use error::RenderError;
 pub use flags::flags;
-pub use forms::{Given, argv, env, env_file, given, shell_line, yaml};
+pub use forms::{ENV, Given, argv, env, env_file, given, quote, shell_line, yaml};
 pub use placeholder::placeholder;
 pub use server::Server;
+pub use systemd::{Unit as SystemdUnit, env_lines, unit};
 pub use urls::{client_url, client_urls, listed_peer_url, peer_url, url_host};
 pub use zone::{SrvRecord, record_name, srv_records, zone};

@@ -27,7 +27,7 @@ pub fn placeholder(topology: &Topology) -> Instance {
         let peer = member.peer_port.or_else(|| free.next()).unwrap_or(2380);
         instance.members.insert(
             member.name.clone(),
-            Placement::new(&dir, &member.name, client, peer),
+            Placement::of(member, &topology.name, &dir, client, peer),
         );
     }
     for (name, fixed) in services::ports(topology) {

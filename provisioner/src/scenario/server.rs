@@ -151,12 +151,21 @@ impl<'s> Server<'s> {
         Ok(self.read(url, flags).await?.is_some())
     }
 
-    /// Waits until its log has a text.
-    pub(super) async fn says(&self, words: Words<'_>) -> Result<(), Failure> {
-        let text = self.stage.says(words);
-        self.stage
-            .wait(&format!("it says {text:?}"), || async {
-                Ok(self.log().contains(text).then_some(()))
+    /// Waits until its log has a text. One that ends without it will never say it.
+    pub(super) async fn says(&mut self, words: Words<'_>) -> Result<(), Failure> {
+        let stage = self.stage;
+        let text = stage.says(words);
+        stage
+            .wait(&format!("it says {text:?}"), || {
+                let exit = self.running.as_mut().and_then(Attended::exit);
+                let said = self.log().contains(text);
+                async move {
+                    match exit {
+                        _ if said => Ok(Some(())),
+                        Some(exit) => Err(Failure::check(text, exit.to_string())),
+                        None => Ok(None),
+                    }
+                }
             })
             .await
     }

@@ -52,7 +52,7 @@ pub fn propose(
             for (member, (client, peer)) in topology.members.iter().zip(ports) {
                 instance.members.insert(
                     member.name.clone(),
-                    Placement::new(dir.path(), &member.name, client, peer),
+                    Placement::of(member, &topology.name, dir.path(), client, peer),
                 );
             }
             services(topology, &mut instance, dir, state_root)?;

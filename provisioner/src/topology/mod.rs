@@ -9,6 +9,7 @@ mod bootstrap;
 mod check;
 mod env;
 mod flags;
+mod hosts;
 mod invalid;
 mod lint;
 mod load;
@@ -24,8 +25,8 @@ pub use invalid::{Invalid, Problem, Severity};
 pub use lint::{LINTS, LintDef};
 pub use load::{Loaded, load, parse};
 pub use model::{
-    Binary, Bootstrap, CaFiles, ClientTls, Discovery, Gateway, Member, Network, PeerTls, Protocol,
-    Role, Settings, Tls, Topology,
+    Binary, Bootstrap, CaFiles, ClientTls, Discovery, Gateway, Keeper, Member, Network, PeerTls,
+    Protocol, Role, Settings, SshHost, Tls, Topology,
 };
 pub use schema::json_schema;
 pub use write::to_toml;

@@ -183,6 +183,8 @@ pub struct Member {
     pub role: Role,
     /// What runs.
     pub binary: Binary,
+    /// The machine that it lives on; `None`: this one. Either all members of a cluster have one or none has.
+    pub host: Option<SshHost>,
     /// Advertised host: an IP address or a DNS name. Local members default to 127.0.0.1.
     pub address: String,
     /// Address that both ports bind: the advertised address if that is an IP address, else the loopback one unless the file
@@ -196,6 +198,62 @@ pub struct Member {
     pub peer_port: Option<u16>,
     /// Member flags of `[defaults]` with the member's own `flags` over them; names and values were checked by `member-flags`.
     pub flags: BTreeMap<String, String>,
+}
+
+/// A machine that is reached by SSH.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SshHost {
+    /// What ssh is asked to connect to: a name, an address or an entry of its configuration.
+    pub destination: String,
+    /// Whom to log in as.
+    pub user: Option<String>,
+    /// Port of sshd.
+    pub port: Option<u16>,
+    /// Private key.
+    pub identity: Option<PathBuf>,
+    /// Hosts to jump over.
+    pub jump: Vec<String>,
+    /// In place of ~/.ssh/config.
+    pub ssh_config: Option<PathBuf>,
+    /// Whether to become root with sudo.
+    pub sudo: bool,
+    /// What keeps members running.
+    pub keeper: Keeper,
+    /// Where programs go.
+    pub install_dir: PathBuf,
+    /// Where certificates, settings and data go.
+    pub data_dir: PathBuf,
+    /// The user that members run as.
+    pub run_as: String,
+}
+
+impl SshHost {
+    /// `ssh://[USER@]HOST[:PORT]`, as a file names it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut url = "ssh://".to_owned();
+        if let Some(user) = &self.user {
+            url.push_str(user);
+            url.push('@');
+        }
+        match &self.destination {
+            host if host.contains(':') => url.push_str(&format!("[{host}]")),
+            host => url.push_str(host),
+        }
+        if let Some(port) = self.port {
+            url.push_str(&format!(":{port}"));
+        }
+        url
+    }
+}
+
+/// What keeps members running on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keeper {
+    /// A systemd unit for each.
+    Systemd,
+    /// Nothing.
+    Process,
 }
 
 /// Whether a member counts for quorum.

@@ -26,9 +26,8 @@ pub(super) struct File {
     pub(super) name: String,
     /// Whose addresses and names the members use.
     pub(super) network: Option<Network>,
-    /// How members are given their settings.
-    #[serde(default)]
-    pub(super) settings: Settings,
+    /// How members are given their settings; on the command line by default, members on hosts as an environment file.
+    pub(super) settings: Option<Settings>,
     /// How the members find each other at their first start.
     #[serde(default)]
     pub(super) bootstrap: Bootstrap,
@@ -38,10 +37,8 @@ pub(super) struct File {
     /// Flags of every member, spelled as the flag without its dashes.
     #[serde(default)]
     pub(super) defaults: BTreeMap<String, FlagValue>,
-    /// Not available in this release: settings of members on other hosts.
-    #[serde(default)]
-    #[schemars(with = "Option<BTreeMap<String, Value>>")]
-    pub(super) host_defaults: Option<BTreeMap<String, toml::Value>>,
+    /// How members on other machines are reached and where they live there.
+    pub(super) host_defaults: Option<HostDefaults>,
     /// The members; brace ranges such as infra{0..2} make several from one entry.
     #[serde(default)]
     pub(super) member: Vec<Member>,
@@ -135,11 +132,10 @@ pub(super) enum Network {
 }
 
 /// How members are given their settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Settings {
     /// On the command line.
-    #[default]
     Flags,
     /// As ETCD_* variables.
     Env,
@@ -223,11 +219,11 @@ pub(super) struct Ca {
 pub(super) struct Member {
     /// Unique name.
     pub(super) name: String,
-    /// Not available in this release: ssh://HOST. Members are processes of this machine.
+    /// The machine that it lives on, ssh://[USER@]HOST[:PORT]; by default it is a process of this one.
     pub(super) host: Option<String>,
-    /// Advertised host: an IP address or DNS name; 127.0.0.1 by default.
+    /// Advertised host: an IP address or DNS name; by default 127.0.0.1, or the host that `host` names.
     pub(super) address: Option<String>,
-    /// IP address that both ports bind: `address` if that is an IP address, else 127.0.0.1.
+    /// IP address that both ports bind: `address` if that is an IP address, else 127.0.0.1, or 0.0.0.0 on a `host`.
     pub(super) listen: Option<String>,
     /// Failure domain.
     pub(super) zone: Option<String>,
@@ -236,9 +232,9 @@ pub(super) struct Member {
     pub(super) role: Role,
     /// Server to run, such as /usr/bin/etcd: a path relative to the topology file or a name in PATH. The included member by default.
     pub(super) binary: Option<String>,
-    /// Port for clients; by default one is allocated and remembered.
+    /// Port for clients; by default one is allocated and remembered, on a `host` 2379.
     pub(super) client_port: Option<Port>,
-    /// Port for the other members; by default one is allocated and remembered.
+    /// Port for the other members; by default one is allocated and remembered, on a `host` 2380.
     pub(super) peer_port: Option<Port>,
     /// Flags of this member, over those of [defaults].
     #[serde(default)]
@@ -301,6 +297,45 @@ impl FlagValue {
             Self::List(values) => values.join(","),
         }
     }
+}
+
+/// How members on other machines are reached and where they live there. ~/.ssh/config is honoured.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct HostDefaults {
+    /// Whom to log in as.
+    pub(super) user: Option<String>,
+    /// Port of sshd.
+    pub(super) port: Option<u16>,
+    /// File of the private key to log in with.
+    pub(super) identity: Option<String>,
+    /// Hosts to jump over, in their order: [USER@]HOST[:PORT].
+    #[serde(default)]
+    pub(super) jump: Vec<String>,
+    /// ssh's configuration, in place of ~/.ssh/config.
+    pub(super) ssh_config: Option<String>,
+    /// Whether to become root with sudo, which must not ask for a password; false by default.
+    pub(super) sudo: Option<bool>,
+    /// What keeps members running.
+    #[serde(default)]
+    pub(super) service: Keeper,
+    /// Where programs go; /opt/provision by default.
+    pub(super) install_dir: Option<String>,
+    /// Where everything else goes; /var/lib/provision by default.
+    pub(super) data_dir: Option<String>,
+    /// The system user that members run as, made where it does not exist; etcd by default.
+    pub(super) run_as: Option<String>,
+}
+
+/// What keeps members running on a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Keeper {
+    /// A systemd unit for each: started at boot, started again when it ends.
+    #[default]
+    Systemd,
+    /// Nothing: for hosts without systemd.
+    Process,
 }
 
 /// Which warnings are accepted.

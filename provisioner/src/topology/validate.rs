@@ -1,7 +1,7 @@
 //! From the file's structs to a [`Topology`]: names, addresses, ports, flags, and what this release cannot do yet.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path as FsPath, PathBuf};
 
 use super::invalid::Problem;
@@ -11,9 +11,12 @@ use super::model::{
 use super::ranges::{self, Fault};
 use super::schema::{self, File};
 use super::spans::{Path, Spans};
-use super::{address, bootstrap, flags};
+use super::{address, bootstrap, flags, hosts};
 use crate::pki;
 
+// etcd's own, registered with IANA.
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
 /// Default validity of leaf certificates.
 const VALIDITY_DAYS: u32 = 365;
 /// etcd's own limit is 825 days in spirit (browsers' old limit); ten years is what a CA of ours lives.
@@ -37,7 +40,6 @@ pub(super) fn validate(
     };
     let root = Path::root();
     check.cluster_name(&raw.name, &root.key("name"));
-    check.later_tables(raw);
     let network = bootstrap::network(raw, &mut check);
     let bootstrap = bootstrap::bootstrap(&raw.bootstrap, &mut check);
     let tls = check.tls(&raw.tls, &root.key("tls"));
@@ -47,9 +49,11 @@ pub(super) fn validate(
         name: raw.name.clone(),
         network,
         settings: match raw.settings {
-            schema::Settings::Flags => Settings::Flags,
-            schema::Settings::Env => Settings::Env,
-            schema::Settings::File => Settings::File,
+            // A unit shows what it runs, and its settings stand where operators of etcd look for them.
+            None if members.iter().any(|member| member.host.is_some()) => Settings::Env,
+            None | Some(schema::Settings::Flags) => Settings::Flags,
+            Some(schema::Settings::Env) => Settings::Env,
+            Some(schema::Settings::File) => Settings::File,
         },
         bootstrap,
         tls,
@@ -121,17 +125,6 @@ impl Check<'_> {
                 format!("{name:?} cannot be the name of a cluster"),
                 "names a directory too",
                 "use 1 to 63 lowercase letters, digits, `-`, `_` and `.`, starting with a letter or digit",
-            );
-        }
-    }
-
-    fn later_tables(&mut self, raw: &File) {
-        let root = Path::root();
-        if raw.host_defaults.is_some() {
-            self.later(
-                &root.key("host-defaults"),
-                "[host-defaults]",
-                "members are processes of this machine for now: remove the table",
             );
         }
     }
@@ -217,7 +210,7 @@ impl Check<'_> {
         names.to_vec()
     }
 
-    fn file(&mut self, text: &str, path: &Path) -> PathBuf {
+    pub(super) fn file(&mut self, text: &str, path: &Path) -> PathBuf {
         if text.is_empty() {
             self.fault(
                 path,
@@ -244,6 +237,7 @@ impl Check<'_> {
             return Vec::new();
         }
         flags::check_defaults(raw, self.spans, &mut self.problems);
+        let defaults = hosts::defaults(raw.host_defaults.as_ref(), self);
         let mut members: Vec<(Member, Path)> = Vec::new();
         for (index, entry) in raw.member.iter().enumerate() {
             let path = root.key("member").index(index);
@@ -251,7 +245,7 @@ impl Check<'_> {
             match ranges::expand(&strings) {
                 Ok(expanded) => {
                     for strings in expanded {
-                        let member = self.member(entry, &strings, raw, &path);
+                        let member = self.member(entry, &strings, raw, &defaults, &path);
                         members.push((member, path.clone()));
                     }
                 }
@@ -268,7 +262,59 @@ impl Check<'_> {
             }
         }
         self.uniqueness(&members);
+        self.hosts(raw, &members);
         members
+    }
+
+    /// What does not go together with members on hosts.
+    fn hosts(&mut self, raw: &File, members: &[(Member, Path)]) {
+        let root = Path::root();
+        let remote = members.iter().find(|(member, _)| member.host.is_some());
+        let Some((_, path)) = remote else {
+            if raw.host_defaults.is_some() && !members.is_empty() {
+                self.fault(
+                    &root.key("host-defaults"),
+                    "[host-defaults] has no meaning: no member has a host",
+                    "for whom",
+                    "give the members a host, such as host = \"ssh://10.0.1.10\", or remove the table",
+                );
+            }
+            return;
+        };
+        let place = path.key("host");
+        if let Some((local, _)) = members.iter().find(|(member, _)| member.host.is_none()) {
+            let message = format!("{} has no host, and other members have one", local.name);
+            self.fault(
+                &place,
+                message,
+                "a member on another machine",
+                "give all members a host or none: processes of this machine and hosts do not mix",
+            );
+        }
+        let here = "needs all members on this machine";
+        if raw.network == Some(schema::Network::Private) {
+            let fix = "remove `network`: hosts have a network of their own";
+            self.fault(
+                &place,
+                format!("network = \"private\" {here}"),
+                "on another machine",
+                fix,
+            );
+        }
+        if raw.bootstrap.service.is_some() {
+            let fix = "give `url` or `endpoints` of a service that the hosts reach";
+            self.fault(
+                &place,
+                format!("service = \"builtin\" {here}"),
+                "on another machine",
+                fix,
+            );
+        }
+        if raw.tls.client == schema::ClientTls::Auto {
+            let fix = "use client = \"server\" or \"mutual\"";
+            let why = "client = \"auto\": certificates that members make are known on their own machine only";
+            self.fault(&place, why, "on another machine", fix);
+        }
     }
 
     fn member(
@@ -276,6 +322,7 @@ impl Check<'_> {
         entry: &schema::Member,
         strings: &BTreeMap<String, String>,
         raw: &File,
+        defaults: &hosts::Defaults,
         path: &Path,
     ) -> Member {
         let name = strings.get("name").cloned().unwrap_or_default();
@@ -287,18 +334,17 @@ impl Check<'_> {
                 NAME_FIX,
             );
         }
-        if entry.host.is_some() {
-            self.later(
-                &path.key("host"),
-                "`host`, a member on another machine,",
-                "remove it: members are processes of this machine for now",
-            );
-        }
+        let host = strings
+            .get("host")
+            .and_then(|text| defaults.host(text, &path.key("host"), self));
         if entry.role == schema::Role::Learner {
             self.later(&path.key("role"), "role = \"learner\"", "remove it: a learner joins a running cluster, and every member of a new one is a voter");
         }
         let address = match strings.get("address").map(|text| address::host(text)) {
-            None => "127.0.0.1".to_owned(),
+            None => match &host {
+                Some(host) => host.destination.clone(),
+                None => "127.0.0.1".to_owned(),
+            },
             Some(Ok(host)) => host,
             Some(Err((what, fix))) => {
                 self.fault(&path.key("address"), what, "not a host", fix);
@@ -306,6 +352,7 @@ impl Check<'_> {
             }
         };
         let listen = match strings.get("listen") {
+            None if host.is_some() => address.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             None => address::default_listen(&address),
             Some(text) => match text.trim_matches(['[', ']']).parse::<IpAddr>() {
                 Ok(ip) => ip,
@@ -325,8 +372,14 @@ impl Check<'_> {
             );
         }
         let binary = self.binary(strings.get("binary"), &path.key("binary"));
-        let client_port = self.port(strings.get("client-port"), &path.key("client-port"));
-        let peer_port = self.port(strings.get("peer-port"), &path.key("peer-port"));
+        // Whose ports are free on another machine is for its operators to say, so the well-known ones are taken there.
+        let usual = |port| host.as_ref().map(|_| port);
+        let client_port = self
+            .port(strings.get("client-port"), &path.key("client-port"))
+            .or(usual(CLIENT_PORT));
+        let peer_port = self
+            .port(strings.get("peer-port"), &path.key("peer-port"))
+            .or(usual(PEER_PORT));
         let own: BTreeMap<String, String> = strings
             .iter()
             .filter_map(|(key, value)| {
@@ -338,6 +391,7 @@ impl Check<'_> {
             name,
             role: Role::Voter,
             binary,
+            host,
             address,
             listen,
             zone,
@@ -502,8 +556,12 @@ struct Socket<'m> {
 impl Socket<'_> {
     fn clashes(&self, other: &Self) -> bool {
         let (a, b) = (self.member, other.member);
-        let same_bind =
-            a.listen == b.listen || a.listen.is_unspecified() || b.listen.is_unspecified();
+        let one_machine = match (&a.host, &b.host) {
+            (Some(a), Some(b)) => a.destination == b.destination,
+            _ => true,
+        };
+        let same_bind = one_machine
+            && (a.listen == b.listen || a.listen.is_unspecified() || b.listen.is_unspecified());
         self.port == other.port && (same_bind || a.address == b.address)
     }
 }
@@ -519,6 +577,7 @@ fn is_name(name: &str) -> bool {
 fn strings(entry: &schema::Member) -> BTreeMap<String, String> {
     let mut strings = BTreeMap::from([("name".to_owned(), entry.name.clone())]);
     let optional = [
+        ("host", entry.host.clone()),
         ("address", entry.address.clone()),
         ("listen", entry.listen.clone()),
         ("zone", entry.zone.clone()),

@@ -1,11 +1,13 @@
 //! A topology as TOML again: expanded, with absolute paths, so that it means the same from any directory and environment.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use toml::{Table, Value};
 
 use super::model::{
-    Binary, Bootstrap, ClientTls, Discovery, Network, PeerTls, Protocol, Settings, Topology,
+    Binary, Bootstrap, ClientTls, Discovery, Keeper, Network, PeerTls, Protocol, Settings, SshHost,
+    Topology,
 };
 
 /// Writes a topology whose parse is equal to it. Warnings' waivers are not part of a topology and are left out.
@@ -69,6 +71,7 @@ pub fn to_toml(topology: &Topology) -> String {
                 ("listen".to_owned(), text(&member.listen.to_string())),
             ]);
             let optional = [
+                ("host", member.host.as_ref().map(|host| text(&host.url()))),
                 ("zone", member.zone.as_deref().map(text)),
                 (
                     "client-port",
@@ -103,6 +106,13 @@ pub fn to_toml(topology: &Topology) -> String {
         })
         .collect();
     file.insert("member".into(), members.into());
+    if let Some(host) = topology
+        .members
+        .iter()
+        .find_map(|member| member.host.as_ref())
+    {
+        file.insert("host-defaults".into(), host_defaults(host).into());
+    }
     let gateways: Vec<Value> = gateways
         .iter()
         .map(|gateway| {
@@ -121,6 +131,35 @@ pub fn to_toml(topology: &Topology) -> String {
         file.insert("gateway".into(), gateways.into());
     }
     file.to_string()
+}
+
+// All members share it but for what their URLs hold.
+fn host_defaults(host: &SshHost) -> Table {
+    let path = |path: &Path| text(&path.to_string_lossy());
+    let mut table = Table::from_iter([
+        ("jump".to_owned(), texts(&host.jump)),
+        ("sudo".to_owned(), host.sudo.into()),
+        (
+            "service".to_owned(),
+            text(match host.keeper {
+                Keeper::Systemd => "systemd",
+                Keeper::Process => "process",
+            }),
+        ),
+        ("install-dir".to_owned(), path(&host.install_dir)),
+        ("data-dir".to_owned(), path(&host.data_dir)),
+        ("run-as".to_owned(), text(&host.run_as)),
+    ]);
+    let files = [
+        ("identity", &host.identity),
+        ("ssh-config", &host.ssh_config),
+    ];
+    for (key, file) in files {
+        if let Some(file) = file {
+            table.insert(key.to_owned(), path(file));
+        }
+    }
+    table
 }
 
 fn bootstrap_table(bootstrap: &Bootstrap) -> Table {

@@ -325,20 +325,50 @@ fn a_flag_that_the_etcd_version_lacks_is_refused() {
 #[test]
 fn what_comes_later_is_refused_by_name() {
     one(
-        &format!("name = \"a\"\nhost-defaults = {{ user = \"root\" }}\n{TAIL}"),
-        "2:1 ",
-        &["[host-defaults] is not available"],
-    );
-    one(
-        "name = \"a\"\n[[member]]\nname = \"m\"\nhost = \"ssh://10.0.0.1\"\n",
-        "4:1 ",
-        &["`host`", "not available in this release"],
-    );
-    one(
         "name = \"a\"\n[[member]]\nname = \"m\"\nrole = \"learner\"\n",
         "4:1 ",
         &["role = \"learner\" is not available"],
     );
+}
+
+#[test]
+fn hosts_are_checked() {
+    one(
+        &format!("name = \"a\"\nhost-defaults = {{ user = \"root\" }}\n{TAIL}"),
+        "2:17 ",
+        &["[host-defaults] has no meaning: no member has a host"],
+    );
+    let member = |keys: &str| format!("name = \"a\"\n[[member]]\nname = \"m\"\n{keys}\n");
+    for (keys, part) in [
+        ("host = \"10.0.1.10\"", "\"10.0.1.10\" is not a host"),
+        ("host = \"ssh://-oProxyCommand=x\"", "is not a host"),
+        (
+            "host = \"ssh://a\"\n[[member]]\nname = \"n\"",
+            "n has no host, and other members have one",
+        ),
+        (
+            "host = \"ssh://a\"\n[tls]\nclient = \"auto\"",
+            "client = \"auto\": certificates that members make",
+        ),
+        (
+            "host = \"ssh://a\"\n[bootstrap]\nmethod = \"discovery\"\nservice = \"builtin\"",
+            "service = \"builtin\" needs all members on this machine",
+        ),
+        (
+            "host = \"ssh://a\"\n[host-defaults]\ndata-dir = \"srv\"",
+            "\"srv\" is not a directory of a host",
+        ),
+        (
+            "host = \"ssh://a\"\n[host-defaults]\nrun-as = \"a;b\"",
+            "\"a;b\" is not the name of a user",
+        ),
+        (
+            "host = \"ssh://a\"\n[host-defaults]\njump = [\"-x\"]",
+            "\"-x\" is not a host to jump over",
+        ),
+    ] {
+        one(&member(keys), "", &[part]);
+    }
 }
 
 #[test]

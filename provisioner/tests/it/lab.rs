@@ -9,7 +9,7 @@ use crate::sandbox::{Done, Sandbox, finish, kill, wait_until};
 const ETCD: &str = "/usr/local/lib/etcd-3.5.1/etcd";
 
 /// A sandbox whose lab ends with it, however the test ends.
-struct Place(Sandbox);
+pub(crate) struct Place(pub(crate) Sandbox);
 
 /// The namespaces and the control group of a lab that runs.
 struct Traces {
@@ -18,7 +18,7 @@ struct Traces {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Sandbox::new())
     }
 
@@ -30,15 +30,15 @@ impl Place {
         place
     }
 
-    fn lab(&self, args: &[&str]) -> Done {
+    pub(crate) fn lab(&self, args: &[&str]) -> Done {
         self.0.provision(&[&["lab"], args].concat())
     }
 
-    fn inside(&self, command: &[&str]) -> Done {
+    pub(crate) fn inside(&self, command: &[&str]) -> Done {
         self.lab(&[&["exec", "--"], command].concat())
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.0.state().join("labs/lab")
     }
 
@@ -54,7 +54,7 @@ impl Place {
         output.into()
     }
 
-    fn on(&self, host: &str, command: &str) -> Done {
+    pub(crate) fn on(&self, host: &str, command: &str) -> Done {
         self.ssh("ssh", &[host, command])
     }
 

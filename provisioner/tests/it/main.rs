@@ -13,6 +13,7 @@ mod daily;
 mod diagnostics;
 mod durability;
 mod ephemeral;
+mod hosts;
 mod lab;
 mod pki;
 mod sandbox;

@@ -124,6 +124,22 @@ pub async fn set_size(
     service.set_size(key, size).await
 }
 
+/// Takes away what a member has registered: `key` is the path of its registration in the etcd at `url`. There may be none.
+///
+/// # Errors
+/// The etcd cannot be reached, or refuses.
+pub async fn forget(url: &str, key: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let service = Service {
+        backends: vec![backend(url)?],
+        prefix: String::new(),
+    };
+    let request = Request::delete(key).body(Bytes::new())?;
+    match service.ask(request, Some(BACKEND_LIMIT)).await?.status() {
+        status if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),
+        status => Err(format!("the backend answered {status}").into()),
+    }
+}
+
 impl Drop for DiscoveryServer {
     fn drop(&mut self) {
         // The connections belong to the task and end with it.

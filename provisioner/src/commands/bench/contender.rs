@@ -8,7 +8,7 @@ use testbed::traffic::operation::{Keys, Operation, Order};
 use testbed::traffic::{Target, Tls};
 
 use super::Bench;
-use crate::apply::{Lifetime, stop_all};
+use crate::apply::{self, Lifetime, Until, stop_all};
 use crate::cluster::{Cluster, Known};
 use crate::commands::run::Ephemeral;
 use crate::commands::up::{Options, converge};
@@ -140,11 +140,12 @@ impl Live {
 
     /// Stops all members and starts them again: the time from the start until all are ready.
     pub(super) async fn restart(&self, bench: &Bench<'_>) -> Result<Duration, Error> {
-        let members = self.known.look_at_host()?.members.into_iter();
+        let observed = self.known.look_at_host(bench.timeout).await?;
+        let members = observed.members.into_iter();
         let processes: Vec<_> = members
-            .filter_map(|(name, facts)| Some((name, facts.process?.process)))
+            .filter_map(|(name, facts)| Some((name, apply::Target::Here(facts.process?.process))))
             .collect();
-        stop_all(&processes, bench.timeout).await?;
+        stop_all(&processes, Until::Restart, bench.timeout).await?;
         let begun = Instant::now();
         converge(
             &self.cluster,
@@ -175,9 +176,11 @@ impl Live {
     }
 
     /// The members' process ids.
-    pub(super) fn pids(&self) -> Result<Vec<u32>, Error> {
-        let members = self.known.look_at_host()?.members.into_values();
-        Ok(members
+    pub(super) async fn pids(&self, limit: Duration) -> Result<Vec<u32>, Error> {
+        let observed = self.known.look_at_host(limit).await?;
+        Ok(observed
+            .members
+            .into_values()
             .filter_map(|facts| Some(facts.process?.process.pid))
             .collect())
     }

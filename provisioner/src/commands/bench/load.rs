@@ -207,7 +207,7 @@ pub(super) async fn round(
         () = sleep(sizes.settle) => {}
         () = bench.interrupt.token().cancelled() => return Err(bench.interrupt.error()),
     }
-    let servers = live.pids()?;
+    let servers = live.pids(bench.timeout).await?;
     samples.push(Metric::IdleMemory, largest_mib(&servers)?);
 
     let target = live.target(bench).await?;
@@ -351,7 +351,7 @@ pub(super) async fn many_keys(
         },
         requests: Some(sizes.many_keys),
         time: MANY_KEYS_LIMIT,
-        servers: live.pids()?,
+        servers: live.pids(bench.timeout).await?,
         seed: 1,
     };
     let report = run(load.clone(), bench.interrupt).await?;
@@ -368,7 +368,7 @@ pub(super) async fn many_keys(
     samples.push(Metric::ManyKeysMemory, largest_mib(&load.servers)?);
     line.set(format!("{}: restarting", contender.label));
     samples.push(Metric::ManyKeysRestart, millis(live.restart(bench).await?));
-    load.servers = live.pids()?;
+    load.servers = live.pids(bench.timeout).await?;
     load.target = live.target(bench).await?;
     load.operation = page(keys(Order::Random));
     load.requests = Some(sizes.large_gets());

@@ -32,6 +32,17 @@ pub enum Owner {
     Hidden,
 }
 
+impl Owner {
+    /// Its pid, where that can be seen.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Process { pid, .. } => Some(*pid),
+            Self::Hidden => None,
+        }
+    }
+}
+
 /// Why no block of ports was found.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {

@@ -71,6 +71,17 @@ impl Process {
         argv(self.pid)
     }
 
+    /// The settings of etcd among its variables, as `NAME=VALUE`.
+    pub fn settings(&self) -> io::Result<Vec<String>> {
+        let raw = fs::read(format!("/proc/{}/environ", self.pid))?;
+        let variables = raw.split(|byte| *byte == 0).filter(|variable| {
+            variable.starts_with(b"ETCD_") && !variable.starts_with(b"ETCD_UNSUPPORTED_ARCH=")
+        });
+        Ok(variables
+            .map(|variable| String::from_utf8_lossy(variable).into_owned())
+            .collect())
+    }
+
     /// Sends a signal. `Ok(false)`: the process was gone already.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
         let Some(fd) = self.open()? else {

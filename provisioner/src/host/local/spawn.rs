@@ -13,6 +13,7 @@ use process_wrap::std::{ChildWrapper, CommandWrap, ProcessSession};
 
 use super::binary::resolve;
 use super::process::Process;
+use super::put::UserId;
 
 /// A member process to start.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Launch<'a> {
     pub dir: &'a Path,
     /// Whether the kernel kills it when this process ends, even by SIGKILL.
     pub dies_with_parent: bool,
+    /// Whom it runs as, if not as this process.
+    pub run_as: Option<UserId>,
 }
 
 /// A member process that this process started and can therefore reap.
@@ -118,6 +121,10 @@ impl Launch<'_> {
                 .stdin(Stdio::null())
                 .stdout(out)
                 .stderr(err);
+            let me = rustix::process::geteuid().as_raw();
+            if let Some(UserId { uid, gid }) = self.run_as.filter(|user| user.uid != me) {
+                command.uid(uid).gid(gid);
+            }
             for name in member_settings_of(env::vars_os().map(|(name, _)| name)) {
                 command.env_remove(name);
             }
@@ -176,22 +183,7 @@ impl LogTail {
     /// The last `count` lines that this run wrote.
     #[must_use]
     pub fn last_lines(&self, count: usize) -> Vec<String> {
-        // A member that dies says why within its last screenful; this bounds what is read of a long log.
-        const MOST: u64 = 64 * 1024;
-        let read = || -> io::Result<String> {
-            let mut file = File::open(&self.path)?;
-            let start = self.offset.max(file.metadata()?.len().saturating_sub(MOST));
-            file.seek(SeekFrom::Start(start))?;
-            let mut bytes = Vec::new();
-            file.take(MOST).read_to_end(&mut bytes)?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let text = read().unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(count)..]
-            .iter()
-            .map(|line| (*line).to_owned())
-            .collect()
+        last_lines(&self.path, self.offset, count)
     }
 
     /// The log file.
@@ -199,6 +191,26 @@ impl LogTail {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The last `count` lines of a log from `offset` on; none where it cannot be read.
+pub(super) fn last_lines(path: &Path, offset: u64, count: usize) -> Vec<String> {
+    // A member that dies says why within its last screenful; this bounds what is read of a long log.
+    const MOST: u64 = 64 * 1024;
+    let read = || -> io::Result<String> {
+        let mut file = File::open(path)?;
+        let start = offset.max(file.metadata()?.len().saturating_sub(MOST));
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }
 
 /// Replaces this process by `command`. Returns only when that fails.
@@ -307,6 +319,7 @@ mod tests {
             log: &dir.join("log"),
             dir,
             dies_with_parent: false,
+            run_as: None,
         }
         .start()
         .unwrap()

@@ -44,7 +44,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         ..Trouble::new(
             "discovery/service-hangs",
             "discovery protocol",
-            "a service that never answers: a member ends within a minute and says why; etcd waits for ever",
+            "a service that never answers: a member ends within a minute and says why; etcd ends after 5 s",
             |stage| given_up(stage, Away::Hangs).boxed_local(),
         )
     },
@@ -160,6 +160,10 @@ async fn given_up(stage: &Stage, away: Away) -> Result<(), Failure> {
         let gave_up = "discovery: no answer from http://127.0.0.1:";
         return server.ends(1, &[gave_up, last]).await;
     }
+    if away == Away::Hangs {
+        let late = "failed to join discovery cluster (context deadline exceeded)";
+        return server.ends(1, &[late]).await;
+    }
     let tries = Words::but_3_4(
         "retry connecting to discovery service",
         "cluster status check: error connecting to",
@@ -168,5 +172,5 @@ async fn given_up(stage: &Stage, away: Away) -> Result<(), Failure> {
     server.runs()
 }
 
-// The longest of them waits 30 s for a service, and etcd 3.4 about as long for one that hangs.
+// The longest of them waits 30 s for a service.
 const _: () = assert!(LIMIT.as_secs() >= 60);

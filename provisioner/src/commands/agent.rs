@@ -1,0 +1,32 @@
+//! `agent`: the far end of an ssh connection that another `provision` has made.
+
+use bytes::Bytes;
+
+use crate::error::{Error, ExitCode};
+use crate::host::local::{AwaitEnd, EnsureUser, MakeDirs, Remove, StartMember, StopMember, Tail};
+use crate::host::remote::{Ask, answer, serve};
+use crate::observe::MemberSight;
+use crate::runtime::runtime;
+
+/// Runs `agent`.
+///
+/// # Errors
+/// The connection broke.
+pub fn run() -> Result<ExitCode, Error> {
+    runtime()?.block_on(serve(route))?;
+    Ok(ExitCode::Ok)
+}
+
+async fn route(name: String, body: Bytes) -> Result<Vec<u8>, Error> {
+    match name.as_str() {
+        AwaitEnd::NAME => answer::<AwaitEnd>(&body).await,
+        EnsureUser::NAME => answer::<EnsureUser>(&body).await,
+        MakeDirs::NAME => answer::<MakeDirs>(&body).await,
+        MemberSight::NAME => answer::<MemberSight>(&body).await,
+        Remove::NAME => answer::<Remove>(&body).await,
+        StartMember::NAME => answer::<StartMember>(&body).await,
+        StopMember::NAME => answer::<StopMember>(&body).await,
+        Tail::NAME => answer::<Tail>(&body).await,
+        _ => Err(Error::because("there is no such question", name)),
+    }
+}
