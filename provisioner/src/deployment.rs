@@ -10,7 +10,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::local::Kept;
+use crate::host::local::{Kept, Remove};
 use crate::instance::{KeyPaths, Placement};
 use crate::render::{self, SystemdUnit};
 use crate::topology::{ClientTls, Keeper, PeerTls, SshHost, Topology};
@@ -184,12 +184,18 @@ pub fn kept(host: &SshHost, cluster: &str, member: &str, place: &Placement) -> K
 
 /// Everything that is of this member alone on its host.
 #[must_use]
-pub fn traces(host: &SshHost, cluster: &str, member: &str, place: &Placement) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = place.host_dir.iter().cloned().collect();
+pub fn traces(host: &SshHost, cluster: &str, member: &str, place: &Placement) -> Remove {
+    let mut all: Vec<PathBuf> = place.host_dir.iter().cloned().collect();
+    // The members' directory, and the cluster's.
+    let above = place
+        .host_dir
+        .iter()
+        .flat_map(|home| home.ancestors().skip(1).take(2));
+    let empty = above.map(Path::to_owned).collect();
     if host.keeper == Keeper::Systemd {
-        paths.push(Path::new(UNITS).join(unit_name(cluster, member)));
+        all.push(Path::new(UNITS).join(unit_name(cluster, member)));
     }
-    paths
+    Remove { all, empty }
 }
 
 fn certificates(topology: &Topology, here: &Placement, there: &Placement) -> Vec<HostFile> {

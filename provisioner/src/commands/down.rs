@@ -12,7 +12,6 @@ use crate::cluster::Known;
 use crate::context::Context;
 use crate::deployment;
 use crate::error::{Error, ExitCode};
-use crate::host::local::Remove;
 use crate::output::{Document, Format, Table};
 use crate::plan::{self, Step};
 use crate::runtime::runtime;
@@ -127,9 +126,9 @@ async fn purge_hosts(known: &Known) -> Result<(), Error> {
         let place = known.instance.members.get(&member.name)?;
         Some(async move {
             let agent = known.hosts.agent(host).await?;
-            let paths = deployment::traces(host, known.dir.name(), &member.name, place);
+            let traces = deployment::traces(host, known.dir.name(), &member.name, place);
             agent
-                .ask(&Remove(paths), PURGE_LIMIT)
+                .ask(&traces, PURGE_LIMIT)
                 .await
                 .map_err(|error| error.at(&member.name, "purge"))
         })

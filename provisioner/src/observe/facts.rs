@@ -163,7 +163,10 @@ impl MemberFacts {
     pub(super) fn unreachable(had_data: bool, error: Error) -> Self {
         let causes = error.causes();
         let why = match causes.last() {
-            Some(last) => format!("{error}: {last}"),
+            Some(last) => {
+                let lines: Vec<&str> = last.lines().map(str::trim).collect();
+                format!("{error}: {}", lines.join("; "))
+            }
             None => error.to_string(),
         };
         Self {

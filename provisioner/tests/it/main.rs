@@ -5,6 +5,7 @@
     reason = "a failed unwrap is a failed test, in helpers as well"
 )]
 
+mod again;
 mod bad_input;
 mod bench;
 mod cli;

@@ -61,7 +61,12 @@ pub struct EnsureUser {
 
 /// Deletes files and directories with all that is in them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Remove(pub Vec<PathBuf>);
+pub struct Remove {
+    /// What is deleted.
+    pub all: Vec<PathBuf>,
+    /// Directories that go if nothing is left in them, in this order.
+    pub empty: Vec<PathBuf>,
+}
 
 impl Put {
     /// Writes it: beside its place, flushed, and renamed, so that there is the old file or the whole new one.
@@ -134,7 +139,7 @@ impl Ask for Remove {
     type Answer = ();
 
     async fn answer(self) -> Result<(), Error> {
-        for path in &self.0 {
+        for path in &self.all {
             let removed = match fs::symlink_metadata(path) {
                 Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
                 Ok(_) => fs::remove_file(path),
@@ -142,6 +147,19 @@ impl Ask for Remove {
             };
             match removed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("delete", path)(error));
+                }
+                _ => {}
+            }
+        }
+        for path in &self.empty {
+            match fs::remove_dir(path) {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                    ) =>
+                {
                     return Err(Error::io("delete", path)(error));
                 }
                 _ => {}
