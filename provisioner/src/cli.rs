@@ -302,7 +302,10 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   eval \"$(provision env three-node-tls)\" && etcdctl endpoint health
-  provision env three-node-tls -o json")]
+  provision env three-node-tls -o json
+
+Sets ETCDCTL_ENDPOINTS and the certificates for etcdctl, and PROVISION_GATEWAYS to the URLs of the gateways, with commas
+between them, if the topology has any: ETCDCTL_ENDPOINTS=$PROVISION_GATEWAYS etcdctl get k")]
 pub struct EnvArgs {
     /// Topology file, `-`, or the name of a known cluster.
     #[arg(value_name = "FILE|NAME")]
@@ -353,7 +356,7 @@ pub struct SshArgs {
   provision exec three-node-tls -- etcdctl member list
   provision exec three-node-tls -- sh -c 'echo $ETCDCTL_ENDPOINTS'
 
-Returns the command's exit code.")]
+The command sees the variables of `provision env`. Returns the command's exit code.")]
 pub struct ExecArgs {
     /// Topology file, `-`, or the name of a known cluster.
     #[arg(value_name = "FILE|NAME")]
@@ -369,7 +372,8 @@ pub struct ExecArgs {
   provision run topologies/three-node-tls.toml -- etcdctl put a b
   provision run topologies/three-node.toml -- cargo test
 
-The command sees ETCDCTL_ENDPOINTS, ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY. The cluster has its own ports and
+The command sees ETCDCTL_ENDPOINTS, ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY, and where the topology has gateways
+PROVISION_GATEWAYS with their URLs. The cluster has its own ports and
 directories and is gone afterwards, whatever happens. Returns the command's exit code.")]
 pub struct RunArgs {
     /// Topology file; `-` reads standard input.

@@ -399,7 +399,7 @@ impl Known {
         variables
     }
 
-    /// The variables that make etcdctl talk to this cluster.
+    /// The variables that make etcdctl talk to this cluster, and the URLs of its gateways.
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let path = |path: PathBuf| path.display().to_string();
@@ -410,6 +410,10 @@ impl Known {
                 render::client_urls(&self.topology, &self.instance).join(","),
             ),
         ];
+        let gateways = services::gateway_urls(&self.topology, &self.instance);
+        if !gateways.is_empty() {
+            set.push(("PROVISION_GATEWAYS", gateways.join(",")));
+        }
         match self.topology.tls.client {
             ClientTls::Off => {}
             ClientTls::Auto => set.push(("ETCDCTL_CACERT", path(self.instance.made_certs()))),
@@ -516,6 +520,7 @@ pub fn unset_beside(set: &[(&'static str, String)]) -> Vec<&'static str> {
         "ETCDCTL_CACERT",
         "ETCDCTL_CERT",
         "ETCDCTL_KEY",
+        "PROVISION_GATEWAYS",
     ]
     .into_iter()
     .filter(|name| set.iter().all(|(other, _)| other != name))

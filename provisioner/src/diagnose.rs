@@ -1,6 +1,7 @@
 //! Why a member does not come up, in one line, and what to do: read from what it logs. Pure.
 //!
 //! The texts are etcd's, which the included member says too. Where etcd's guides tell what to do, the fix is theirs.
+//! Rules stand in the order of how much they say, because one line may hold the texts of several.
 
 use serde_json::Value;
 
@@ -70,12 +71,7 @@ const RULES: &[Rule] = &[
     Rule(
         &["found duplicate id"],
         "a member with the same URLs has registered with the discovery service",
-        "a token is for one cluster, once: take a new one",
-    ),
-    Rule(
-        &["discovery token was already used"],
-        "the discovery token belongs to a cluster that has been founded",
-        "a token is for one cluster, once: take a new one",
+        "a token is for one cluster, once: start over with `provision down --purge`, and with the URL of a new token if the file has one",
     ),
     Rule(
         &["bad discovery endpoint"],
@@ -83,9 +79,40 @@ const RULES: &[Rule] = &[
         "correct the URL; `curl URL` should answer JSON",
     ),
     Rule(
+        &["discovery", "URL must not contain"],
+        "the discovery URL has more than a scheme, a host and the path of a token",
+        "where it ends with /new?size=3, fetch it once with curl and take the URL that it answers",
+    ),
+    Rule(
+        &["discovery", "URL scheme must be"],
+        "the discovery URL is none of http or https",
+        "correct the URL; `curl URL` should answer JSON",
+    ),
+    Rule(
+        &["discovery", "parse \""],
+        "the discovery URL is malformed",
+        "correct the URL; `curl URL` should answer JSON",
+    ),
+    // etcd says it of whatever it has no other word for, so that everything else comes first.
+    Rule(
+        &["discovery token was already used"],
+        "the discovery token belongs to a cluster that has been founded",
+        "a token is for one cluster, once: take a new one",
+    ),
+    Rule(
         &["failed to join discovery cluster"],
         "the discovery service does not answer",
         "check its URL, and that this host reaches it: curl URL",
+    ),
+    Rule(
+        &["error querying DNS SRV records", "connection refused"],
+        "nobody answers at the address of the name server",
+        "correct `nameserver` in /etc/resolv.conf, or start the name server",
+    ),
+    Rule(
+        &["error querying DNS SRV records", "i/o timeout"],
+        "the name server does not answer",
+        "correct `nameserver` in /etc/resolv.conf, or make the name server reachable",
     ),
     Rule(
         &["error querying DNS SRV records"],
@@ -244,6 +271,87 @@ mod tests {
             cause(client).unwrap(),
             "the certificate of infra0.example.com does not hold infra0.example.com: it holds 127.0.0.1, localhost"
         );
+    }
+
+    #[test]
+    fn a_failed_discovery_is_told_by_its_reason() {
+        let line = |reason: &str| {
+            format!(
+                r#"{{"level":"fatal","msg":"failed to bootstrap; discovery token was already used","error":"failed to join discovery cluster ({reason})"}}"#
+            )
+        };
+        for (reason, expected) in [
+            (
+                r#"discovery: bad discovery endpoint: 200 OK "<html>""#,
+                "what answers at the discovery URL is no discovery service",
+            ),
+            (
+                "discovery: bad discovery endpoint: it redirects more than 10 times",
+                "what answers at the discovery URL is no discovery service",
+            ),
+            (
+                "URL must not contain a user, a query or a fragment: http://h/new?size=3",
+                "the discovery URL has more than a scheme, a host and the path of a token",
+            ),
+            (
+                r#"parse "http://[::1/x": missing ']' in host"#,
+                "the discovery URL is malformed",
+            ),
+            (
+                r#"parse "http://h:99999/x": invalid port"#,
+                "the discovery URL is malformed",
+            ),
+            (
+                "URL scheme must be http, https, unix, or unixs: foo",
+                "the discovery URL is none of http or https",
+            ),
+            (
+                r#"discovery: size key is bad: "0" is not a number of members"#,
+                "the size of the discovery token is no number of members",
+            ),
+            (
+                "100: Key not found (/discovery/t) [7]",
+                "the discovery token has no size",
+            ),
+            (
+                "discovery: cluster is full",
+                "as many members as the discovery token waits for have registered already",
+            ),
+            (
+                "105: Key already exists (/discovery/t/1) [9]",
+                "the discovery token belongs to a cluster that has been founded",
+            ),
+        ] {
+            assert_eq!(cause(&line(reason)).as_deref(), Some(expected), "{reason}");
+        }
+        assert_eq!(
+            cause(
+                "failed to join discovery cluster (discovery: no answer from http://h:1 for 30s)"
+            )
+            .unwrap(),
+            "the discovery service does not answer"
+        );
+    }
+
+    #[test]
+    fn a_name_server_that_is_silent_is_told_from_one_without_records() {
+        for (reason, expected) in [
+            (
+                "read udp 127.0.0.1:38034->127.0.0.1:53: read: connection refused",
+                "nobody answers at the address of the name server",
+            ),
+            ("i/o timeout", "the name server does not answer"),
+            (
+                "no such host",
+                "the domain has no SRV records of the cluster",
+            ),
+        ] {
+            let line = format!(
+                "error setting up initial cluster: error querying DNS SRV records for _etcd-server \
+                 lookup _etcd-server._tcp.example.com on 127.0.0.1:53: {reason}"
+            );
+            assert_eq!(cause(&line).as_deref(), Some(expected), "{reason}");
+        }
     }
 
     #[test]

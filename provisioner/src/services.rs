@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use member_flags::ids;
@@ -21,6 +21,7 @@ use crate::topology::{Bootstrap, Discovery, Gateway, Member, Network, Protocol, 
 
 /// Where the DNS server of a private network listens: what resolvers ask when nothing names a port.
 const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
+const DNS_NAME: &str = "dns";
 const BACKEND: &str = "discovery";
 const BACKEND_PEER: &str = "discovery-peer";
 const FRONT: &str = "discovery-front";
@@ -120,6 +121,68 @@ pub fn services(
         });
     }
     services
+}
+
+/// Where each of the services listens, and whether a cluster that runs needs it.
+#[must_use]
+pub fn places(topology: &Topology, instance: &Instance) -> BTreeMap<String, Place> {
+    let mut places = BTreeMap::new();
+    if topology.network == Network::Private {
+        places.insert(DNS_NAME.to_owned(), Place::needed(DNS));
+    }
+    if let Some(protocol) = built_in(topology) {
+        let front = (protocol == Protocol::Public).then_some(FRONT);
+        for name in [BACKEND].into_iter().chain(front) {
+            let address = loopback(instance, name);
+            let place = Place {
+                address,
+                needed: false,
+            };
+            places.insert(name.to_owned(), place);
+        }
+    }
+    for (index, gateway) in topology.gateways.iter().enumerate() {
+        let address = gateway_address(gateway, index, instance);
+        places.insert(gateway_name(index), Place::needed(address));
+    }
+    places
+}
+
+/// Where a service listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether members and clients use it all the time. Only members that have no data yet ask a discovery service.
+    pub needed: bool,
+}
+
+impl Place {
+    fn needed(address: SocketAddr) -> Self {
+        Self {
+            address,
+            needed: true,
+        }
+    }
+}
+
+/// The URLs of the gateways for clients on this machine.
+#[must_use]
+pub fn gateway_urls(topology: &Topology, instance: &Instance) -> Vec<String> {
+    let urls = topology
+        .gateways
+        .iter()
+        .enumerate()
+        .map(|(index, gateway)| {
+            let mut address = gateway_address(gateway, index, instance);
+            match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+                IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+                _ => {}
+            }
+            format!("{}://{address}", render::client_scheme(topology))
+        });
+    urls.collect()
 }
 
 /// Where clients connect to a gateway, the one at this place in the topology.
@@ -235,7 +298,7 @@ fn dns(topology: &Topology, instance: &Instance, programs: &Programs, dir: &Path
         fnv::hash(zone.as_bytes())
     ));
     Service {
-        name: "dns".to_owned(),
+        name: DNS_NAME.to_owned(),
         turn: Turn::BeforeMembers,
         address: DNS,
         argv: vec![

@@ -4,10 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::Resolver;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::net::{DnsError as Answer, NetError};
 use hickory_resolver::proto::rr::{Name, RData};
+
+use crate::connected::Connecting;
 
 /// Longer than two tries of 5 s, which is what the resolver makes unless `/etc/resolv.conf` says otherwise.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -62,7 +64,8 @@ impl fmt::Display for Record {
 
 /// The name servers of this machine.
 pub struct Dns {
-    resolver: TokioResolver,
+    resolver: Resolver<Connecting>,
+    sockets: Connecting,
     server: String,
 }
 
@@ -83,13 +86,12 @@ impl Dns {
             .map(|server| SocketAddr::new(server.ip, 53).to_string())
             .unwrap_or_default();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        let mut builder = TokioResolver::builder_with_config(
-            config,
-            hickory_resolver::net::runtime::TokioRuntimeProvider::default(),
-        );
+        let sockets = Connecting::default();
+        let mut builder = Resolver::builder_with_config(config, sockets.clone());
         *builder.options_mut() = options;
         Ok(Self {
             resolver: builder.build().map_err(setup)?,
+            sockets,
             server,
         })
     }
@@ -168,6 +170,9 @@ impl Dns {
             Ok(Err(NetError::Dns(Answer::ResponseCode(code)))) => {
                 Err(failed(format!("server misbehaving ({code})")))
             }
+            Ok(Err(NetError::NoConnections)) if self.sockets.take_refused() => {
+                Err(failed("connection refused".to_owned()))
+            }
             Ok(Err(NetError::Io(error))) => Err(failed(error.to_string())),
             Ok(Err(error)) => Err(failed(error.to_string())),
         }
@@ -188,4 +193,46 @@ fn absolute(name: &str) -> String {
 
 fn text(name: &Name) -> String {
     name.to_utf8().trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Instant;
+
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_not_there_is_told_without_waiting_for_an_answer() {
+        let port = {
+            let held = UdpSocket::bind("127.0.0.1:0").unwrap();
+            held.local_addr().unwrap().port()
+        };
+        let mut udp = ConnectionConfig::udp();
+        udp.port = port;
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let server = NameServerConfig::new(ip, true, vec![udp]);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let sockets = Connecting::default();
+        let resolver = Resolver::builder_with_config(config, sockets.clone());
+        let dns = Dns {
+            resolver: resolver.build().unwrap(),
+            sockets,
+            server: format!("127.0.0.1:{port}"),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let began = Instant::now();
+        let error = runtime.block_on(dns.srv("etcd-server", "example.com"));
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!("lookup _etcd-server._tcp.example.com on 127.0.0.1:{port}: connection refused")
+        );
+        // Each of its tries would take five seconds.
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
 }

@@ -1,4 +1,5 @@
-//! One HTTP/1.1 request per connection, to the host of a URL or through a proxy, each with a time limit.
+//! One HTTP/1.1 request per connection, to the host of a URL or through a proxy, each with a time limit, and on to where
+//! the answer sends it.
 
 use std::time::Duration;
 
@@ -26,9 +27,19 @@ const MAX_HEAD_BYTES: usize = 8 << 10;
 /// etcd's limit for connecting.
 const DIAL: Duration = Duration::from_secs(30);
 
+/// etcd's bound.
+const MAX_REDIRECTS: usize = 10;
+
+/// What stands against a request, told apart by whether to try again.
+pub(crate) enum Fault {
+    Passing(String),
+    Final(Refusal),
+}
+
 /// An answer, its body read.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    location: Option<String>,
     /// `X-Etcd-Index`
     pub(crate) index: Option<u64>,
     pub(crate) body: Bytes,
@@ -43,6 +54,16 @@ pub(crate) struct Host {
 
 /// Splits a URL with a path; a port that is left out is that of the scheme.
 pub(crate) fn split(raw: &str) -> Result<(Url, String), Refusal> {
+    let (url, path) = parts(raw)?;
+    if path.contains(['?', '#']) {
+        let raw = raw.trim().to_owned();
+        return Err(Refusal::Url(UrlError::Extra { raw }));
+    }
+    Ok((url, path.trim_end_matches('/').to_owned()))
+}
+
+/// Splits a URL from what comes after the host.
+fn parts(raw: &str) -> Result<(Url, String), Refusal> {
     let raw = raw.trim();
     let start = raw.find("://").map_or(0, |at| at + 3);
     let (base, path) = raw.split_at(raw[start..].find('/').map_or(raw.len(), |at| start + at));
@@ -55,10 +76,6 @@ pub(crate) fn split(raw: &str) -> Result<(Url, String), Refusal> {
             other => other,
         })
     };
-    if path.contains(['?', '#']) {
-        let raw = raw.to_owned();
-        return Err(Refusal::Url(UrlError::Extra { raw }));
-    }
     let url = match Url::parse(base) {
         Err(UrlError::HostPort { .. }) if base.len() > start => {
             let port = if base.starts_with("https") { 443 } else { 80 };
@@ -70,7 +87,41 @@ pub(crate) fn split(raw: &str) -> Result<(Url, String), Refusal> {
         let raw = raw.to_owned();
         return Err(Refusal::Url(UrlError::Scheme { raw }));
     }
-    Ok((url, path.trim_end_matches('/').to_owned()))
+    check_address(&url, raw)?;
+    Ok((url, path.to_owned()))
+}
+
+/// Checks what is a URL and yet no address to connect to, with Go's texts.
+pub(crate) fn check_address(url: &Url, raw: &str) -> Result<(), Refusal> {
+    let reason = match url.port() {
+        _ if url.host().is_empty() => "no Host in request URL",
+        None | Some(0) => "invalid port",
+        Some(_) => return Ok(()),
+    };
+    Err(Refusal::Url(UrlError::Parse {
+        raw: raw.to_owned(),
+        reason: reason.to_owned(),
+    }))
+}
+
+/// Where an answer of `from` sends the request.
+fn elsewhere(from: &Url, location: &str) -> Result<(Url, String), Refusal> {
+    let bad = |what: &str| Refusal::BadEndpoint {
+        answer: format!("{what} {location:?}"),
+    };
+    let target = location.split('#').next().unwrap_or_default();
+    let (url, mut path) = if target.starts_with('/') && !target.starts_with("//") {
+        (from.clone(), target.to_owned())
+    } else {
+        parts(target).map_err(|_| bad("it redirects to what is no URL,"))?
+    };
+    if from.scheme().is_tls() && !url.scheme().is_tls() {
+        return Err(bad("it redirects from https to http,"));
+    }
+    if path.is_empty() {
+        path.push('/');
+    }
+    Ok((url, path))
 }
 
 impl Host {
@@ -80,6 +131,18 @@ impl Host {
             .then(|| Trust::SYSTEM.connector(b"http/1.1"))
             .transpose()?;
         Ok(Self { url, proxy, tls })
+    }
+
+    /// Another host, reached in the same way.
+    fn beside(&self, url: Url) -> Result<Self, String> {
+        match (&self.tls, url.scheme().is_tls()) {
+            (Some(tls), true) => Ok(Self {
+                url,
+                proxy: self.proxy.clone(),
+                tls: Some(tls.clone()),
+            }),
+            _ => Self::new(url, self.proxy.clone()),
+        }
     }
 
     /// `scheme://host:port`
@@ -93,11 +156,37 @@ impl Host {
         path: &str,
         form: Option<String>,
         patience: Duration,
-    ) -> Result<Answer, String> {
-        let asked = tokio::time::timeout(patience, self.exchange(path, form));
-        asked
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {}s", patience.as_secs())))
+    ) -> Result<Answer, Fault> {
+        let asked = tokio::time::timeout(patience, self.follow(path, form));
+        asked.await.unwrap_or_else(|_| {
+            let seconds = patience.as_secs();
+            Err(Fault::Passing(format!("no answer within {seconds}s")))
+        })
+    }
+
+    /// As etcd: whatever redirects, method and body stay.
+    async fn follow(&self, path: &str, form: Option<String>) -> Result<Answer, Fault> {
+        let mut next: Option<(Self, String)> = None;
+        for _ in 0..=MAX_REDIRECTS {
+            let (host, path) = match &next {
+                None => (self, path),
+                Some((host, path)) => (host, path.as_str()),
+            };
+            let answer = host.exchange(path, form.clone()).await;
+            let answer = answer.map_err(Fault::Passing)?;
+            let location = answer.location.as_ref();
+            let Some(location) = location.filter(|_| answer.status.is_redirection()) else {
+                return Ok(answer);
+            };
+            let (url, path) = elsewhere(&host.url, location).map_err(Fault::Final)?;
+            let host = host
+                .beside(url)
+                .map_err(|reason| Fault::Final(Refusal::Setup { reason }))?;
+            next = Some((host, path));
+        }
+        Err(Fault::Final(Refusal::BadEndpoint {
+            answer: format!("it redirects more than {MAX_REDIRECTS} times"),
+        }))
     }
 
     async fn exchange(&self, path: &str, form: Option<String>) -> Result<Answer, String> {
@@ -122,6 +211,8 @@ impl Host {
             .headers()
             .get("x-etcd-index")
             .and_then(|index| index.to_str().ok()?.parse().ok());
+        let location = response.headers().get(header::LOCATION);
+        let location = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES)
             .collect()
             .await
@@ -129,6 +220,7 @@ impl Host {
             .to_bytes();
         Ok(Answer {
             status,
+            location,
             index,
             body,
         })
@@ -231,8 +323,51 @@ mod tests {
                 "http://h:1/t?x=1",
                 "URL must not contain a user, a query or a fragment: http://h:1/t?x=1",
             ),
+            (
+                "http://h:99999/t",
+                "parse \"http://h:99999/t\": invalid port",
+            ),
+            (
+                "http://:80/t",
+                "parse \"http://:80/t\": no Host in request URL",
+            ),
+            (
+                "http://[::1/t",
+                "parse \"http://[::1/t\": missing ']' in host",
+            ),
         ] {
             assert_eq!(split(raw).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_redirect_leads_to_a_url_or_a_path_and_never_out_of_tls() {
+        let from = |raw| split(raw).unwrap().0;
+        let to = |raw, location| {
+            elsewhere(&from(raw), location)
+                .map(|(url, path)| format!("{url}{path}"))
+                .map_err(|error| error.to_string())
+        };
+        for (location, expected) in [
+            ("http://o:4001/t/?q=1#x", "http://o:4001/t/?q=1"),
+            ("https://o", "https://o:443/"),
+            ("/t?q=1", "http://h:1/t?q=1"),
+        ] {
+            assert_eq!(to("http://h:1", location).as_deref(), Ok(expected));
+        }
+        for (raw, location, text) in [
+            (
+                "https://h:1/t",
+                "http://h:1/t",
+                "discovery: bad discovery endpoint: it redirects from https to http, \"http://h:1/t\"",
+            ),
+            (
+                "http://h:1/t",
+                "//h:2",
+                "discovery: bad discovery endpoint: it redirects to what is no URL, \"//h:2\"",
+            ),
+        ] {
+            assert_eq!(to(raw, location), Err(text.to_owned()));
         }
     }
 }

@@ -10,6 +10,7 @@
 //! soon, and afterwards late, because a registration cannot be made again. Waiting for members that have not registered
 //! yet is the one wait without an end, as in etcd: each of them shows in the log, and a signal ends it.
 
+mod connected;
 mod dns;
 mod error;
 mod http;
@@ -20,7 +21,7 @@ mod tls;
 mod v2;
 mod v3;
 
-use member_flags::{Flags, InitialCluster, Source, ids};
+use member_flags::{Flags, InitialCluster, Scheme, Source, ids};
 
 pub use dns::{Dns, DnsError, Record};
 pub use error::{DiscoveryError, Refusal};
@@ -67,6 +68,30 @@ impl Me {
     fn id(&self, token: &str) -> String {
         format!("{:x}", ids::member_id(&self.urls, token, None))
     }
+}
+
+/// Checks the URL of a v2 token as a member does before it asks for it.
+///
+/// # Errors
+/// It cannot be asked for.
+pub fn check_url(token: &str) -> Result<(), Refusal> {
+    http::split(token).map(drop)
+}
+
+/// Checks the proxy towards a v2 service as a member does before it uses it.
+///
+/// # Errors
+/// It is none of plain HTTP.
+pub fn check_proxy(proxy: &str) -> Result<(), Refusal> {
+    v2::proxy_url(proxy).map(drop)
+}
+
+/// Checks an endpoint of a v3 service, `host:port` or a URL, as a member does before it asks it.
+///
+/// # Errors
+/// It is neither.
+pub fn check_endpoint(endpoint: &str) -> Result<(), Refusal> {
+    v3::endpoint_url(endpoint, Scheme::Https).map(drop)
 }
 
 /// Finds the members in the way that the flags choose; None when they are listed in the flags.

@@ -10,7 +10,7 @@ use member_flags::Url;
 use serde::Deserialize;
 
 use crate::Refusal;
-use crate::http::{Answer, Host, split};
+use crate::http::{Answer, Fault, Host, split};
 use crate::patience::{Patience, WATCH};
 use crate::roster::{Registered, Registry, Roster, parse_size};
 
@@ -52,12 +52,6 @@ struct KeyError {
     cause: String,
     #[serde(default)]
     index: u64,
-}
-
-/// What stands against a request, told apart by whether to try again.
-enum Fault {
-    Passing(String),
-    Final(Refusal),
 }
 
 impl Service {
@@ -174,8 +168,8 @@ impl Registry for Service {
 }
 
 /// etcd: what is no JSON is no etcd, and an error of the server passes.
-fn read<T: for<'de> Deserialize<'de>>(answer: Result<Answer, String>) -> Result<T, Fault> {
-    let Answer { status, body, .. } = answer.map_err(Fault::Passing)?;
+fn read<T: for<'de> Deserialize<'de>>(answer: Result<Answer, Fault>) -> Result<T, Fault> {
+    let Answer { status, body, .. } = answer?;
     if status.is_server_error() {
         return Err(Fault::Passing(format!("server error [{status}]")));
     }
@@ -198,7 +192,7 @@ fn read<T: for<'de> Deserialize<'de>>(answer: Result<Answer, String>) -> Result<
 }
 
 /// etcd: a proxy without a scheme is one of plain HTTP.
-fn proxy_url(text: &str) -> Result<Url, Refusal> {
+pub(crate) fn proxy_url(text: &str) -> Result<Url, Refusal> {
     let whole = if text.contains("://") {
         text.to_owned()
     } else {
@@ -250,7 +244,7 @@ mod tests {
                 .as_deref(),
             Some("http://10.0.1.2:3128")
         );
-        for bad in ["https://h:1", "h:1/x", "http://%zz"] {
+        for bad in ["https://h:1", "h:1/x", "http://%zz", "foo bar", "h:99999"] {
             assert!(proxy_url(bad).is_err(), "{bad}");
         }
     }

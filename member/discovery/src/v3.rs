@@ -238,6 +238,18 @@ fn describe(status: &Status) -> String {
     text
 }
 
+/// The URL of an endpoint that may lack its scheme.
+pub(crate) fn endpoint_url(endpoint: &str, scheme: Scheme) -> Result<Url, Refusal> {
+    let whole = if endpoint.contains("://") {
+        endpoint.to_owned()
+    } else {
+        format!("{}://{endpoint}", scheme.as_str())
+    };
+    let url = Url::parse(&whole).map_err(Refusal::Url)?;
+    crate::http::check_address(&url, &whole)?;
+    Ok(url)
+}
+
 /// An endpoint may be `host:port`; then the flags say whether it speaks TLS. Else its scheme does.
 fn place(endpoint: &str, flags: &DiscoveryFlags) -> Result<Place, Refusal> {
     let scheme = if flags.insecure_transport {
@@ -245,12 +257,7 @@ fn place(endpoint: &str, flags: &DiscoveryFlags) -> Result<Place, Refusal> {
     } else {
         Scheme::Https
     };
-    let whole = if endpoint.contains("://") {
-        endpoint.to_owned()
-    } else {
-        format!("{}://{endpoint}", scheme.as_str())
-    };
-    let url = Url::parse(&whole).map_err(Refusal::Url)?;
+    let url = endpoint_url(endpoint, scheme)?;
     let setup = |reason| Refusal::Setup { reason };
     let connector = url
         .scheme()

@@ -159,6 +159,8 @@ pub(crate) async fn serve<S, F, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    // As Go writes them: names of headers have no case, but scripts search for `X-Etcd-Index`.
+    builder.http1().title_case_headers(true);
     builder
         .http2()
         .timer(TokioTimer::new())

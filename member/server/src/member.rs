@@ -72,7 +72,10 @@ pub(crate) const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
 /// Why a member did not start or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
-    /// The flags contradict each other or the cluster.
+    /// The flags contradict each other.
+    #[error(transparent)]
+    Settings(FlagError),
+    /// The flags contradict the cluster, or cannot be listened with.
     #[error(transparent)]
     Flags(#[from] FlagError),
     /// The other members are not found.
@@ -200,7 +203,7 @@ impl MemberError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Flags(error) => error.exit_code(),
+            Self::Settings(error) | Self::Flags(error) => error.exit_code(),
             // As etcd: what was asked for has happened.
             Self::Removed => 0,
             _ => 1,
@@ -211,6 +214,11 @@ impl MemberError {
     #[must_use]
     pub fn log_lines(&self) -> (&'static str, &'static [&'static str]) {
         match self {
+            Self::Settings(FlagError::AdvertiseClientMissing) => (
+                "failed to verify flags",
+                &["advertise client URLs are not set"],
+            ),
+            Self::Settings(_) => ("failed to verify flags", &[]),
             Self::Discovery(error) => error.log_lines(),
             Self::BothRoles { .. } => (
                 "invalid datadir; both member and proxy directories exist",
@@ -320,7 +328,7 @@ impl<E: Engine> Member<E> {
         flags: &Flags,
         open_engine: impl FnOnce() -> io::Result<E>,
     ) -> Result<Self, MemberError> {
-        flags.check_settings()?;
+        flags.check_settings().map_err(MemberError::Settings)?;
         let layout = Layout::of(flags);
         let first_start = !layout.log.exists();
         if first_start && layout.state.exists() {

@@ -29,7 +29,7 @@ impl<E: Engine> Server<E> {
         flags: &Flags,
         open_engine: impl FnOnce() -> io::Result<E>,
     ) -> Result<Self, MemberError> {
-        flags.check_settings()?;
+        flags.check_settings().map_err(MemberError::Settings)?;
         let role = Role::of(flags)?;
         if role == Role::Proxy {
             return Proxy::start(flags).await.map(Self::Proxy);

@@ -161,14 +161,20 @@ fn refuse(domain: &str, record: &Record, error: &str) {
     );
 }
 
-/// A scheme is taken off, because bytes are passed on as they are.
+/// Of a URL host and port are left, as in etcd, because bytes are passed on as they are.
 fn listed(endpoints: &[String]) -> Result<Vec<Record>, String> {
     endpoints
         .iter()
         .map(|endpoint| {
-            let address = endpoint
-                .split_once("://")
-                .map_or(endpoint.as_str(), |(_, rest)| rest);
+            let (url, rest) = match endpoint.split_once("://") {
+                Some((_, rest)) => (true, rest),
+                None => (false, endpoint.as_str()),
+            };
+            let address = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let address = match address.rsplit_once('@') {
+                Some((_, address)) if url => address,
+                _ => address,
+            };
             split(address)
                 .filter(|(host, port)| !host.is_empty() && *port != 0)
                 .map(|(target, port)| Record {
@@ -204,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_lose_their_scheme_and_need_a_port() {
+    fn endpoints_lose_what_is_around_host_and_port_and_need_both() {
         let list = |items: &[&str]| {
             let items: Vec<String> = items.iter().map(|item| (*item).to_owned()).collect();
             listed(&items).map(|records| records.iter().map(Record::to_string).collect::<Vec<_>>())
@@ -213,7 +219,15 @@ mod tests {
             list(&["http://10.0.1.10:2379", "h:1"]).unwrap(),
             ["10.0.1.10:2379", "h:1"]
         );
-        for bad in ["10.0.1.10", "h:0", "h:x", ":1", "::1:2379"] {
+        for whole in [
+            "https://10.0.1.10:2379/",
+            "https://10.0.1.10:2379/a/b?c=d#e",
+            "https://user:secret@10.0.1.10:2379",
+            "10.0.1.10:2379/",
+        ] {
+            assert_eq!(list(&[whole]).unwrap(), ["10.0.1.10:2379"], "{whole}");
+        }
+        for bad in ["10.0.1.10", "h:0", "h:x", ":1", "::1:2379", "u@h@i:"] {
             assert_eq!(list(&[bad]), Err(format!("error parsing endpoint {bad:?}")));
         }
     }

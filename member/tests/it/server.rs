@@ -10,7 +10,7 @@ use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use pb::request_op::Request;
 
 use crate::process::{
-    ETCD, MEMBER, Server, etcdctl, free_ports, http_get, readable_by_others, wait_until,
+    ETCD, ETCD_3_5, MEMBER, Server, etcdctl, free_ports, http_get, readable_by_others, wait_until,
 };
 
 /// Three members that know each other, not started.
@@ -476,6 +476,28 @@ fn a_first_start_that_contradicts_the_cluster_exits_with_the_guides_sentence() {
         let status = server.wait_exit();
         assert_eq!(status.code(), Some(1), "{flag}: {}", server.log());
         assert!(server.log().contains(sentence), "{flag}: {}", server.log());
+    }
+}
+
+#[test]
+fn settings_that_contradict_one_another_are_no_failed_discovery() {
+    for (binary, exact) in [(MEMBER, true), (ETCD_3_5, true), (ETCD, false)] {
+        let mut server = Server::single(binary, &[]);
+        server.without("--advertise-client-urls=");
+        server.start();
+        let status = server.wait_exit();
+        let log = server.log();
+        assert_eq!(status.code(), Some(1), "{log}");
+        let sentence =
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        assert!(log.contains(sentence), "{log}");
+        assert!(!log.contains("discovery failed"), "{log}");
+        for line in [
+            "failed to verify flags",
+            "advertise client URLs are not set",
+        ] {
+            assert_eq!(log.contains(line), exact, "{binary}: {log}");
+        }
     }
 }
 

@@ -103,6 +103,15 @@ pub fn run(args: &RenderArgs, context: &Context) -> Result<ExitCode, Error> {
             topology.name
         ));
     }
+    if args.format == RenderFormat::DnsZone && !render::has_records(topology) {
+        return Err(Error::usage(
+            format!(
+                "{} has no DNS records: its members advertise addresses and find each other without the DNS",
+                topology.name
+            ),
+            "write names into `address`, or [bootstrap] method = \"dns-srv\" and a domain",
+        ));
+    }
     let whole = match args.format {
         RenderFormat::DnsZone => Some(render::zone(topology, &instance)),
         RenderFormat::KubeApiserver => {

@@ -1,6 +1,8 @@
 //! `status`
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -18,6 +20,7 @@ use crate::pki;
 use crate::plan::{Ledger, arguments};
 use crate::render::client_url;
 use crate::runtime::runtime;
+use crate::services::{self, Service};
 use crate::topology::{Member, Role};
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +39,11 @@ struct Status {
 struct ServiceStatus {
     name: String,
     state: &'static str,
+    /// Where it listens; nothing when the topology has it no more.
+    address: Option<SocketAddr>,
     pid: Option<u32>,
+    /// Whether the cluster is degraded without it.
+    needed: bool,
     drift: Vec<String>,
 }
 
@@ -128,11 +135,7 @@ impl Document for Status {
             );
         }
         for service in &self.services {
-            let pid = service
-                .pid
-                .map(|pid| format!(", pid {pid}"))
-                .unwrap_or_default();
-            notes.push(format!("{}: {}{pid}", service.name, service.state));
+            notes.push(format!("{}: {}", service.name, service.line(&self.name)));
             let drift = service.drift.iter();
             notes.extend(
                 drift.map(|drift| format!("{}: differs from the topology: {drift}", service.name)),
@@ -143,7 +146,14 @@ impl Document for Status {
             Verdict::Degraded => "is degraded, quorum held",
             Verdict::QuorumLost => "has lost its quorum",
         };
-        notes.push(format!("cluster {} {verdict} ({})", self.name, self.quorum));
+        let missing = self.services.iter().filter(|service| service.is_missing());
+        let missing: String = missing
+            .map(|service| format!("; {} is stopped", service.name))
+            .collect();
+        notes.push(format!(
+            "cluster {} {verdict} ({}{missing})",
+            self.name, self.quorum
+        ));
         table.with_after(notes.join("\n"))
     }
 
@@ -152,6 +162,28 @@ impl Document for Status {
             .iter()
             .filter_map(|member| serde_json::to_value(member).ok())
             .collect()
+    }
+}
+
+impl ServiceStatus {
+    fn is_missing(&self) -> bool {
+        self.needed && self.pid.is_none()
+    }
+
+    /// What of it stands behind its name.
+    fn line(&self, cluster: &str) -> String {
+        let mut line = self.state.to_owned();
+        if let Some(address) = self.address {
+            line.push_str(&format!(", {address}"));
+        }
+        match self.pid {
+            Some(pid) => line.push_str(&format!(", pid {pid}")),
+            None if self.needed => {
+                line.push_str(&format!(", which `provision up {cluster}` starts"))
+            }
+            None => line.push_str(", which only members without data need"),
+        }
+        line
     }
 }
 
@@ -201,23 +233,7 @@ fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
         .and_then(|programs| cluster.prepare(&programs))
         .map(|prepared| (prepared.argv, prepared.services))
         .unwrap_or_default();
-    let services = observed.services.iter().map(|(name, running)| {
-        let service = wanted_services.iter().find(|service| service.name == *name);
-        ServiceStatus {
-            name: name.clone(),
-            state: if running.is_some() {
-                "running"
-            } else {
-                "stopped"
-            },
-            pid: running.as_ref().map(|running| running.process.pid),
-            drift: match (running, service) {
-                (Some(running), Some(service)) => arguments(&running.argv, &service.argv),
-                _ => Vec::new(),
-            },
-        }
-    });
-    let services = services.collect();
+    let services = service_status(known, observed, &wanted_services);
     let leader_index = known
         .topology
         .members
@@ -272,6 +288,7 @@ fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
                 .vitals()
                 .is_some_and(|vitals| vitals.errors.is_empty())
     });
+    let all_well = all_well && !services.iter().any(ServiceStatus::is_missing);
     let health = match (quorum.margin, all_well) {
         (..0, _) => Verdict::QuorumLost,
         (_, false) => Verdict::Degraded,
@@ -284,6 +301,40 @@ fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
         members,
         services,
     }
+}
+
+/// Those that the topology wants, and those that run all the same.
+fn service_status(known: &Known, observed: &Observed, wanted: &[Service]) -> Vec<ServiceStatus> {
+    let places = services::places(&known.topology, &known.instance);
+    let unwanted = observed
+        .services
+        .iter()
+        .filter(|(name, running)| running.is_some() && !places.contains_key(*name));
+    let names: BTreeSet<&String> = places
+        .keys()
+        .chain(unwanted.map(|(name, _)| name))
+        .collect();
+    let status = names.into_iter().map(|name| {
+        let place = places.get(name);
+        let running = observed.services.get(name).and_then(Option::as_ref);
+        let wanted = wanted.iter().find(|service| service.name == *name);
+        ServiceStatus {
+            name: name.clone(),
+            state: if running.is_some() {
+                "running"
+            } else {
+                "stopped"
+            },
+            address: place.map(|place| place.address),
+            pid: running.map(|running| running.process.pid),
+            needed: place.is_some_and(|place| place.needed),
+            drift: match (running, wanted) {
+                (Some(running), Some(wanted)) => arguments(&running.argv, &wanted.argv),
+                _ => Vec::new(),
+            },
+        }
+    });
+    status.collect()
 }
 
 fn member_status(

@@ -37,10 +37,11 @@ pub fn run(args: &TestArgs, context: &Context) -> Result<ExitCode, Error> {
         keep,
     };
     let begun = Instant::now();
-    let outcomes = runtime()?.block_on(async {
+    let (outcomes, interrupted) = runtime()?.block_on(async {
         // Everything that runs is ended by the first signal, and a second one cannot make that faster.
         let interrupt = Interrupt::listen(Second::Urges)?;
-        play(&job, &interrupt, &context.output).await
+        let outcomes = play(&job, &interrupt, &context.output).await?;
+        Ok::<_, Error>((outcomes, interrupt.check()))
     })?;
     let report = Report::new(
         job.subject.program.display().to_string(),
@@ -51,7 +52,14 @@ pub fn run(args: &TestArgs, context: &Context) -> Result<ExitCode, Error> {
     if let Some(path) = &args.junit {
         std::fs::write(path, junit(&report)).map_err(Error::io("write", path))?;
     }
+    interrupted?;
     context.output.data(&report)?;
+    if let Some(reasons) = report.nothing_checked() {
+        context.output.error(&Error::failed(
+            format!("nothing was checked, because every scenario was skipped: {reasons}"),
+            "choose others, or make what they need available",
+        ));
+    }
     Ok(report.exit_code())
 }
 

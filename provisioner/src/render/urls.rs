@@ -20,7 +20,8 @@ pub(super) fn peer_scheme(topology: &Topology) -> &'static str {
     }
 }
 
-pub(super) fn client_scheme(topology: &Topology) -> &'static str {
+/// The scheme of the client URLs.
+pub fn client_scheme(topology: &Topology) -> &'static str {
     match topology.tls.client {
         ClientTls::Off => "http",
         ClientTls::Auto | ClientTls::Server | ClientTls::Mutual => "https",

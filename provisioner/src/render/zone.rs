@@ -68,6 +68,12 @@ pub fn srv_records(topology: &Topology, instance: &Instance) -> Vec<SrvRecord> {
     records
 }
 
+/// Whether there is anything to publish.
+pub fn has_records(topology: &Topology) -> bool {
+    let mut members = topology.members.iter();
+    members.any(|member| record_name(topology, member).is_some())
+}
+
 /// A zone file: the addresses of the members' names, and the SRV records where the cluster is found by them.
 pub fn zone(topology: &Topology, instance: &Instance) -> String {
     let mut zone = format!("; Records of cluster {}.\n$TTL 60\n", topology.name);

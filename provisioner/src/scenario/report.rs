@@ -1,5 +1,6 @@
 //! What came of the scenarios, and the list of them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
@@ -134,14 +135,27 @@ impl Report {
         }
     }
 
-    /// 10 when a scenario failed, 11 when one could not be judged.
+    /// 10 when a scenario failed, 11 when one could not be judged, or none was.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
-        match (self.failed, self.errors) {
-            (0, 0) => ExitCode::Ok,
-            (0, _) => ExitCode::NotProvisioned,
+        match (self.failed, self.errors, self.passed) {
+            (0, 0, 1..) => ExitCode::Ok,
+            (0, ..) => ExitCode::NotProvisioned,
             _ => ExitCode::NotConformant,
         }
+    }
+
+    /// Why nothing was found out, if all scenarios were skipped: the reasons, each once.
+    #[must_use]
+    pub fn nothing_checked(&self) -> Option<String> {
+        if self.skipped == 0 || self.skipped < self.scenarios.len() {
+            return None;
+        }
+        let reasons = self.scenarios.iter();
+        let reasons: BTreeSet<&str> = reasons
+            .filter_map(|outcome| outcome.reason.as_deref())
+            .collect();
+        Some(reasons.into_iter().collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -165,7 +179,7 @@ impl Document for Report {
             table.row([
                 outcome.id.clone(),
                 outcome.verdict.name().to_owned(),
-                first_line(&why),
+                first_line(&why, LONGEST_REASON),
             ]);
         }
         let time = std::time::Duration::try_from_secs_f64(self.seconds).unwrap_or_default();
@@ -189,13 +203,20 @@ impl Document for Report {
     }
 }
 
-fn first_line(text: &str) -> String {
-    const LONGEST: usize = 120;
+/// Of a reason in a table; all of it is in the other forms.
+const LONGEST_REASON: usize = 120;
+
+/// Columns of a terminal that the list fits.
+const LIST_WIDTH: usize = 100;
+
+/// What of a text fits so many columns.
+fn first_line(text: &str, longest: usize) -> String {
     let line = text.lines().next().unwrap_or_default();
-    match line.char_indices().nth(LONGEST) {
-        None => line.to_owned(),
-        Some((end, _)) => format!("{}…", &line[..end]),
+    if line.chars().count() <= longest {
+        return line.to_owned();
     }
+    let start: String = line.chars().take(longest.saturating_sub(1)).collect();
+    format!("{start}…")
 }
 
 /// A scenario in the list.
@@ -235,7 +256,10 @@ pub fn listing(scenarios: &[Scenario]) -> Listing {
 
 impl Document for Listing {
     fn table(&self) -> Table {
-        let mut table = Table::new(["scenario", "run", "limit", "source", "needs", "checks"]);
+        let mut table = Table::new(["scenario", "run", "checks"]);
+        let longest = self.scenarios.iter().map(|scenario| scenario.id.len());
+        // Three columns between two, and the words of the second.
+        let room = LIST_WIDTH.saturating_sub(longest.max().unwrap_or_default() + 3 + 6 + 3);
         for scenario in &self.scenarios {
             table.row([
                 scenario.id.clone(),
@@ -245,13 +269,10 @@ impl Document for Listing {
                     "--full"
                 }
                 .to_owned(),
-                format!("{}s", scenario.limit_seconds),
-                scenario.source.to_owned(),
-                scenario.needs.join("; "),
-                scenario.checks.clone(),
+                first_line(&scenario.checks, room),
             ]);
         }
-        table
+        table.with_after("-o json has the whole texts, their sources, limits and needs")
     }
 
     fn lines(&self) -> Vec<Value> {
@@ -259,5 +280,49 @@ impl Document for Listing {
             .iter()
             .filter_map(|scenario| serde_json::to_value(scenario).ok())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(verdicts: &[Verdict]) -> Report {
+        let outcome = |verdict: &Verdict| Outcome {
+            id: "a".to_owned(),
+            suite: Suite::Bootstrap,
+            source: "a guide",
+            verdict: *verdict,
+            seconds: 0.0,
+            reason: (*verdict == Verdict::Skipped).then(|| "needs more".to_owned()),
+            failure: None,
+        };
+        let outcomes = verdicts.iter().map(outcome).collect();
+        Report::new(String::new(), String::new(), 0.0, outcomes)
+    }
+
+    #[test]
+    fn only_what_passed_is_success() {
+        use Verdict::{Error, Failed, Passed, Skipped};
+        for (verdicts, code) in [
+            (&[Passed, Skipped][..], ExitCode::Ok),
+            (&[Passed, Failed, Error], ExitCode::NotConformant),
+            (&[Passed, Error], ExitCode::NotProvisioned),
+            (&[Skipped, Skipped], ExitCode::NotProvisioned),
+        ] {
+            assert_eq!(report(verdicts).exit_code(), code, "{verdicts:?}");
+        }
+        let reasons = report(&[Skipped, Skipped]).nothing_checked();
+        assert_eq!(reasons.as_deref(), Some("needs more"));
+        assert_eq!(report(&[Skipped, Passed]).nothing_checked(), None);
+    }
+
+    #[test]
+    fn the_list_fits_a_terminal() {
+        let list = listing(&crate::scenario::all()).table().render();
+        for line in list.lines() {
+            assert!(line.chars().count() <= LIST_WIDTH, "{line}");
+        }
+        assert!(list.contains('…'));
     }
 }

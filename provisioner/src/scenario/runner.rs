@@ -34,6 +34,8 @@ pub struct Run {
     pub keep: Option<PathBuf>,
 }
 
+const INTERRUPTED: &str = "interrupted";
+
 struct Runner<'a> {
     run: &'a Run,
     subject: Rc<Subject>,
@@ -42,10 +44,10 @@ struct Runner<'a> {
     output: &'a Output,
 }
 
-/// Runs them; the outcomes in the order of the scenarios.
+/// Runs them; the outcomes in the order of the scenarios. What an interrupt ends counts as skipped.
 ///
 /// # Errors
-/// It was interrupted, after everything was ended.
+/// A service of the scenarios cannot be ended.
 pub async fn run(run: &Run, interrupt: &Interrupt, output: &Output) -> Result<Vec<Outcome>, Error> {
     let runner = Runner {
         run,
@@ -63,7 +65,6 @@ pub async fn run(run: &Run, interrupt: &Interrupt, output: &Output) -> Result<Ve
         .collect()
         .await;
     let left = runner.services.finish().await;
-    interrupt.check()?;
     left.map_err(|failure| Error::failed(failure.got, "end it by hand, and report this"))?;
     outcomes.sort_by_key(|(index, _)| *index);
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
@@ -73,7 +74,7 @@ impl Runner<'_> {
     async fn play(&self, scenario: &Scenario) -> Outcome {
         let begun = Instant::now();
         if self.interrupt.token().is_cancelled() {
-            return Outcome::of(scenario, Verdict::Skipped, begun).because("interrupted");
+            return Outcome::of(scenario, Verdict::Skipped, begun).because(INTERRUPTED);
         }
         if let Some(reason) = scenario.skip(&self.subject) {
             return self.skipped(Outcome::of(scenario, Verdict::Skipped, begun).because(reason));
@@ -101,7 +102,11 @@ impl Runner<'_> {
             }
         };
         if self.interrupt.token().is_cancelled() {
-            return outcome;
+            // A terminal interrupts the servers too: what fails from now on says nothing of them.
+            return match outcome.verdict {
+                Verdict::Passed => outcome,
+                _ => Outcome::of(scenario, Verdict::Skipped, begun).because(INTERRUPTED),
+            };
         }
         match &outcome.failure {
             None if outcome.verdict == Verdict::Passed => line.done("passed"),
@@ -141,7 +146,7 @@ impl Runner<'_> {
                     "it still waits",
                 ))
             }),
-            () = self.interrupt.token().cancelled() => Ok(()),
+            () = self.interrupt.token().cancelled() => Err(Failure::skip(INTERRUPTED)),
         };
         let place = Place {
             step: stage.current_step(),

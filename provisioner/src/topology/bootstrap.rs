@@ -44,7 +44,10 @@ pub(super) fn bootstrap(raw: &schema::Bootstrap, check: &mut Check<'_>) -> Boots
             &path.key("token"),
             "the token is empty or has white space",
             "not a token",
-            "write a word that no other cluster has, or remove the key: a unique one is generated and remembered",
+            match raw.endpoints {
+                Some(_) => "write the one under which the size of the cluster stands in the service",
+                None => "write a word that no other cluster has, or remove the key: a unique one is generated and remembered",
+            },
         );
     }
     match raw.method {
@@ -131,20 +134,18 @@ fn service(raw: &schema::Bootstrap, path: &Path, check: &mut Check<'_>) -> Disco
             "remove it",
         );
     }
+    if let Some(proxy) = &raw.proxy
+        && let Err(refusal) = member_discovery::check_proxy(proxy)
+    {
+        check.fault(
+            &path.key("proxy"),
+            format!("{proxy:?} is not a proxy that can be used: {refusal}"),
+            "not a proxy",
+            "write the URL of an HTTP proxy: http://HOST:PORT",
+        );
+    }
     if let Some(url) = &raw.url {
-        let token = url
-            .strip_prefix("http://")
-            .or_else(|| url.strip_prefix("https://"))
-            .and_then(|rest| rest.split_once('/'))
-            .map(|(_, token)| token.trim_end_matches('/'));
-        if token.is_none_or(str::is_empty) {
-            check.fault(
-                &path.key("url"),
-                format!("{url:?} is not the URL of a discovery token"),
-                "not a token",
-                "write the whole URL, as `curl https://discovery.etcd.io/new?size=3` answers it",
-            );
-        }
+        token_url(url, &path.key("url"), check);
         return Discovery::Url(url.clone());
     }
     if let Some(endpoints) = &raw.endpoints {
@@ -155,6 +156,16 @@ fn service(raw: &schema::Bootstrap, path: &Path, check: &mut Check<'_>) -> Disco
                 "nobody to ask",
                 "write its client URLs: endpoints = [\"http://10.0.1.20:2379\"]",
             );
+        }
+        for endpoint in endpoints.iter().filter(|text| !text.trim().is_empty()) {
+            if let Err(refusal) = member_discovery::check_endpoint(endpoint) {
+                check.fault(
+                    &path.key("endpoints"),
+                    format!("{endpoint:?} is not a client URL: {refusal}"),
+                    "nobody to ask",
+                    "write it as http://HOST:PORT",
+                );
+            }
         }
         if raw.token.is_none() {
             check.fault(
@@ -174,6 +185,40 @@ fn service(raw: &schema::Bootstrap, path: &Path, check: &mut Check<'_>) -> Disco
         Some(schema::Protocol::Public) => Protocol::Public,
         Some(schema::Protocol::V3) => Protocol::V3,
     })
+}
+
+/// What a member would find out at its start.
+fn token_url(url: &str, path: &Path, check: &mut Check<'_>) {
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let token = place
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('/'))
+        .map(|(_, token)| token.trim_end_matches('/'));
+    // A service makes a new token for each who asks there. Below /v2/keys it is a key as any other.
+    let maker = |token: &str| token.rsplit('/').next() == Some("new") && !token.starts_with("v2/");
+    if token.is_some_and(maker) {
+        let query = if query.is_empty() { "size=3" } else { query };
+        let place = place.trim_end_matches('/');
+        return check.fault(
+            path,
+            format!("{url:?} makes tokens and is none"),
+            "a new token with every request",
+            format!("fetch it once, and put the URL that it answers here: curl '{place}?{query}'"),
+        );
+    }
+    let fault = match member_discovery::check_url(url) {
+        Err(refusal) => format!("{url:?} is not the URL of a discovery token: {refusal}"),
+        Ok(()) if token.is_none_or(str::is_empty) => {
+            format!("{url:?} is not the URL of a discovery token")
+        }
+        Ok(()) => return,
+    };
+    check.fault(
+        path,
+        fault,
+        "not a token",
+        "write the whole URL, as `curl 'https://discovery.etcd.io/new?size=3'` answers it",
+    );
 }
 
 fn srv(raw: &schema::Bootstrap, path: &Path, check: &mut Check<'_>) -> Bootstrap {

@@ -1,6 +1,7 @@
 //! `provision test`: its list, its reports, what it makes of broken servers, and both suites against the member and real etcds.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -166,12 +167,31 @@ fn what_is_no_server_is_not_tested() {
 }
 
 #[test]
-fn an_interrupted_run_leaves_nothing() {
+fn nothing_checked_is_not_passed() {
+    let sandbox = Sandbox::new();
+    let args = ["test", "--full", "--filter", "dns-srv/http/1/name"];
+    sandbox
+        .provision(&[&args[..], &["--binary", ETCD_3_4]].concat())
+        .expect(11)
+        .says(&["every scenario was skipped: etcd 3.4 ends when there are no"]);
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_but_what_it_found_out() {
     let sandbox = Sandbox::new();
     let temporary = sandbox.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
-    let child = sandbox
-        .command(&["test", "--full", "--filter", "static-flags/http"])
+    let junit = sandbox.path().join("junit.xml");
+    let mut child = sandbox
+        .command(&[
+            "test",
+            "--full",
+            "--filter",
+            "static-flags/http",
+            "--jobs=1",
+        ])
+        .arg("--junit")
+        .arg(&junit)
         .env("TMPDIR", &temporary)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -183,9 +203,24 @@ fn an_interrupted_run_leaves_nothing() {
             .filter(|stage| stage.path().join("state/clusters/cell/members").exists())
             .count()
     };
-    wait_until("a cluster comes up", || members(&temporary) > 0);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    let first = first.strip_prefix("✓ ").unwrap().split(' ').next().unwrap();
+    wait_until("a second cluster comes up", || members(&temporary) > 0);
     kill(i32::try_from(child.id()).unwrap(), 2);
     finish(child).expect(130);
+    let junit = fs::read_to_string(&junit).unwrap();
+    let passed = |case: &&str| case.contains("<testcase") && case.ends_with("/>");
+    let passed: Vec<&str> = junit.lines().filter(passed).collect();
+    assert!(
+        passed.len() == 1 && passed[0].contains(&format!("name=\"{first}\"")),
+        "{junit}"
+    );
+    assert!(
+        junit.contains("<skipped message=\"interrupted\"/>"),
+        "{junit}"
+    );
+    assert!(junit.contains("failures=\"0\" errors=\"0\""), "{junit}");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     assert_eq!(pids_in(&temporary), Vec::<i32>::new());
 }

@@ -400,6 +400,46 @@ fn keys_of_a_method_are_checked_against_it() {
             "is not the URL of a discovery token",
         ),
         (
+            "method = \"discovery\", url = \"http://x/new?size=5\"",
+            "fetch it once, and put the URL that it answers here: curl 'http://x/new?size=5'",
+        ),
+        (
+            "method = \"discovery\", url = \"http://x/new\"",
+            "curl 'http://x/new?size=3'",
+        ),
+        (
+            "method = \"discovery\", url = \"http://x/y?size=3\"",
+            "is not the URL of a discovery token: URL must not contain a user, a query or a fragment",
+        ),
+        (
+            "method = \"discovery\", url = \"http://127.0.0.1:99999/x\"",
+            "invalid port",
+        ),
+        (
+            "method = \"discovery\", url = \"http://[::1/x\"",
+            "missing ']' in host",
+        ),
+        (
+            "method = \"discovery\", url = \"http://x/y\", proxy = \"foo bar\"",
+            "\"foo bar\" is not a proxy that can be used: parse \"http://foo bar\": invalid character \" \" in host name",
+        ),
+        (
+            "method = \"discovery\", url = \"http://x/y\", proxy = \"https://x:1\"",
+            "write the URL of an HTTP proxy: http://HOST:PORT",
+        ),
+        (
+            "method = \"discovery\", endpoints = [\"x\"], token = \"t\"",
+            "\"x\" is not a client URL: URL address does not have the form \"host:port\"",
+        ),
+        (
+            "method = \"discovery\", endpoints = [\"http://x:1\"], token = \"a b\"",
+            "write the one under which the size of the cluster stands in the service",
+        ),
+        (
+            "token = \"a b\"",
+            "or remove the key: a unique one is generated and remembered",
+        ),
+        (
             "method = \"discovery\", url = \"http://x/y\", protocol = \"v3\"",
             "`protocol` is that of the built-in service",
         ),

@@ -53,6 +53,18 @@ impl Done {
     }
 
     #[track_caller]
+    pub(crate) fn shows(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(
+                self.stdout.contains(part),
+                "{part:?} is not in: {}",
+                self.stdout
+            );
+        }
+        self
+    }
+
+    #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
             assert!(

@@ -101,6 +101,10 @@ fn by_srv_records(server: Server) {
     wait_until("the name server is gone", || {
         service(&sandbox, "srv", "dns")["state"] == "stopped"
     });
+    sandbox
+        .provision(&["status", "srv"])
+        .expect(4)
+        .shows(&["dns: stopped, 127.0.0.1:53", "; dns is stopped)"]);
     let plan = sandbox.provision(&["plan", "srv"]).expect(0).stdout;
     assert!(
         plan.starts_with("cluster srv: 1 step\n  1. start dns"),
@@ -111,6 +115,10 @@ fn by_srv_records(server: Server) {
     let ended = pid(&sandbox, "srv", "dns");
     sandbox.provision(&["down", "srv"]).expect(0);
     assert!(!is_running(ended));
+    sandbox
+        .etcdctl("srv", &["get", "k"])
+        .expect(1)
+        .says(&["cluster srv is down", "`provision up srv`"]);
     sandbox.provision(&["up", "srv"]).expect(0);
     assert_eq!(
         sandbox.etcdctl("srv", &["get", "k"]).expect(0).stdout,
@@ -274,6 +282,38 @@ fn the_public_service_bootstraps_a_cluster(server: Server) {
 }
 
 #[test]
+fn a_command_beside_a_cluster_finds_its_gateway() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.write(
+        "a.toml",
+        "name = \"a\"\n[[gateway]]\nlisten = \"0.0.0.0:2379\"\n[[member]]\nname = \"m\"\n",
+    );
+    let script = "ETCDCTL_ENDPOINTS=$PROVISION_GATEWAYS etcdctl put a b; echo $PROVISION_GATEWAYS";
+    let run = sandbox.provision(&["run", &file, "--", "sh", "-c", script]);
+    let run = run.expect(0);
+    assert!(
+        run.stdout.starts_with("OK\nhttp://127.0.0.1:"),
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn a_cluster_without_names_has_no_zone() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.topology("a", 3, false, "");
+    sandbox
+        .provision(&["render", "--format", "dns-zone", &file])
+        .expect(2)
+        .says(&["a has no DNS records", "method = \"dns-srv\""]);
+    let named = sandbox.topology("b", 1, false, "address = \"m.example.com\"");
+    sandbox
+        .provision(&["render", "--format", "dns-zone", &named])
+        .expect(0)
+        .shows(&["m.example.com. A 127.0.0.1\n"]);
+}
+
+#[test]
 fn v3_keys_bootstrap_a_cluster() {
     by_discovery("v3", INCLUDED);
 }
@@ -305,6 +345,16 @@ fn by_discovery(protocol: &str, server: Server) {
     sandbox
         .provision(&["plan", "--detailed-exitcode", &file])
         .expect(0);
+    // Nobody needs the service any more.
+    kill(pid(&sandbox, "demo", "discovery"), 9);
+    wait_until("the service is gone", || {
+        service(&sandbox, "demo", "discovery")["state"] == "stopped"
+    });
+    sandbox.provision(&["status", "demo"]).expect(0).shows(&[
+        "discovery: stopped, 127.0.0.1:",
+        "which only members without data need",
+        "cluster demo is healthy",
+    ]);
     // The token is used once: members that have data do not ask for it again.
     sandbox.provision(&["down", "demo"]).expect(0);
     fs::remove_dir_all(sandbox.cluster("demo").join("services/discovery/data")).unwrap();
@@ -337,7 +387,22 @@ fn a_gateway_follows_the_members(server: Server) {
     sandbox.provision(&["up", &file]).expect(0);
     let instance = fs::read_to_string(sandbox.cluster("demo").join("instance.json")).unwrap();
     let instance: Value = serde_json::from_str(&instance).unwrap();
-    let endpoint = format!("https://127.0.0.1:{}", instance["services"]["gateway0"]);
+    let address = format!("127.0.0.1:{}", instance["services"]["gateway0"]);
+    let endpoint = format!("https://{address}");
+    assert_eq!(service(&sandbox, "demo", "gateway0")["address"], address);
+    let gateways = ["exec", "demo", "--", "printenv", "PROVISION_GATEWAYS"];
+    assert_eq!(
+        sandbox.provision(&gateways).expect(0).stdout.trim_end(),
+        endpoint
+    );
+    sandbox
+        .provision(&["env", "demo"])
+        .expect(0)
+        .shows(&[&format!("export PROVISION_GATEWAYS={endpoint}\n")]);
+    sandbox
+        .provision(&["status", "demo"])
+        .expect(0)
+        .shows(&[&format!("gateway0: running, {address}, pid ")]);
     let put = |value: &str| sandbox.etcdctl("demo", &["--endpoints", &endpoint, "put", "k", value]);
     put("1").expect(0);
 
@@ -356,12 +421,31 @@ fn a_gateway_follows_the_members(server: Server) {
     kill(sandbox.pid("demo", "m0").unwrap(), 9);
     wait_until("the gateway serves without m0", || put("3").code == 0);
 
+    // Members that are all well do not make up for it.
+    sandbox.provision(&["up", &file]).expect(0);
+    kill(pid(&sandbox, "demo", "gateway0"), 9);
+    wait_until("the gateway is gone", || {
+        service(&sandbox, "demo", "gateway0")["state"] == "stopped"
+    });
+    sandbox.provision(&["status", "demo"]).expect(4).shows(&[
+        &format!("gateway0: stopped, {address}, which `provision up demo` starts\n"),
+        "cluster demo is degraded, quorum held (voters 3, need 2, up 3, margin +1; gateway0 is stopped)",
+    ]);
+    sandbox.provision(&["up", &file]).expect(0);
+    sandbox.provision(&["status", "demo"]).expect(0);
+
     let ended = pid(&sandbox, "demo", "gateway0");
     sandbox.write("demo.toml", &text(free(), ""));
     sandbox.provision(&["up", &file]).expect(0);
     assert!(
         !is_running(ended),
         "a gateway that is no longer wanted is stopped"
+    );
+    let status = sandbox.status("demo");
+    assert_eq!(
+        status["services"],
+        Value::Array(Vec::new()),
+        "and forgotten"
     );
     sandbox
         .provision(&["down", "--purge", "--yes", "demo"])

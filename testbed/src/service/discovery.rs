@@ -175,8 +175,11 @@ async fn serve(listener: TcpListener, service: Arc<Service>) {
                         let service = Arc::clone(&service);
                         async move { Ok::<_, std::convert::Infallible>(service.route(request).await) }
                     });
+                    // As Go writes names.
+                    let mut builder = auto::Builder::new(TokioExecutor::new());
+                    builder.http1().title_case_headers(true);
                     // A client that breaks off is its own affair.
-                    let _broken_off = auto::Builder::new(TokioExecutor::new())
+                    let _broken_off = builder
                         .serve_connection(TokioIo::new(stream), answer)
                         .await;
                 });

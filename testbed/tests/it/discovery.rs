@@ -54,15 +54,15 @@ async fn curl(args: &[&str]) -> (u16, String, String) {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let kept = [
-        "content-type",
-        "location",
-        "x-content-type-options",
-        "x-etcd-cluster-id",
+        "Content-Type",
+        "Location",
+        "X-Content-Type-Options",
+        "X-Etcd-Cluster-Id",
     ];
     let mut headers: Vec<String> = head
         .lines()
         .skip(1)
-        .map(str::to_lowercase)
+        .map(str::to_owned)
         .filter(|line| kept.iter().any(|name| line.starts_with(name)))
         .collect();
     headers.sort();

@@ -45,7 +45,7 @@ impl Proxy {
     /// # Errors
     /// When the flags, the certificates, the ports, the discovery service or the directory do not allow it.
     pub async fn start(flags: &Flags) -> Result<Self, MemberError> {
-        flags.check_settings()?;
+        flags.check_settings().map_err(MemberError::Settings)?;
         flags.check_transport()?;
         tracing::info!("v2 API proxy starting");
         let fixtures = flags.effective_data_dir().join("fixtures");

@@ -97,6 +97,10 @@ impl<E: Engine> V2<E> {
 
     async fn remove(&self, rest: &str) -> Result<Response<Body>, Refused> {
         let id = id(rest)?;
+        // Before anything that may stand against a removal: a client that repeats its request must learn that it is done.
+        if self.node.removals.contains(id) {
+            return Err(self.unchanged(Refusal::MemberNotFound, rest, id));
+        }
         let removed = self.node.remove_member(id).await;
         removed.map_err(|refusal| self.unchanged(refusal, rest, id))?;
         Ok(empty(StatusCode::NO_CONTENT))

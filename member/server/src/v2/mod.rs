@@ -55,8 +55,8 @@ impl<E: Engine> V2<E> {
         path: &str,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        if let Some(clean) = cleaned(request.uri().path()) {
-            return redirect(&request, &clean);
+        if let Some(clean) = cleaned(path) {
+            return redirect(&request, &escaped(&clean));
         }
         if let Some(key) = below(path, "/v2/keys") {
             return self.keys(key.to_owned(), request).await;
@@ -104,6 +104,20 @@ fn cleaned(path: &str) -> Option<String> {
         clean.push('/');
     }
     (clean != path).then_some(clean)
+}
+
+/// Go's `URL.EscapedPath`.
+fn escaped(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => out.push(char::from(byte)),
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'='
+            | b'@' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 fn redirect(request: &Request<Incoming>, path: &str) -> Response<Body> {

@@ -11,7 +11,7 @@ use crate::process::{ETCD, MEMBER, Server};
 use crate::v2::client::{Answer, FORM, ask, request};
 
 /// What a header or field says of the server and not of the answer.
-const MASKED: [&str; 3] = ["x-etcd-cluster-id", "x-raft-index", "x-raft-term"];
+const MASKED: [&str; 3] = ["X-Etcd-Cluster-Id", "X-Raft-Index", "X-Raft-Term"];
 const FIELDS: [&str; 3] = ["expiration", "startTime", "uptime"];
 
 struct Side {
@@ -102,7 +102,7 @@ impl Side {
                 value
             };
             // Ids and ports are longer on one side than on the other.
-            if !matches!(name.as_str(), "content-length" | "date") {
+            if !matches!(name.as_str(), "Content-Length" | "Date") {
                 shown += &format!("\n{name}: {value}");
             }
         }

@@ -333,6 +333,25 @@ fn a_gateway_finds_a_cluster_by_its_records() {
 }
 
 #[test]
+fn where_nobody_answers_for_names_a_member_says_so_as_etcd_does() {
+    in_namespace(
+        "discovery::srv::where_nobody_answers_for_names_a_member_says_so_as_etcd_does",
+        || {
+            for binary in [ETCD_3_5, MEMBER] {
+                let [mut server] = strangers::<1>(binary, &["--discovery-srv=example.com"]);
+                server.start();
+                let status = server.wait_exit();
+                let log = server.log();
+                assert_eq!(status.code(), Some(1), "{log}");
+                assert!(log.contains("error setting up initial cluster"), "{log}");
+                assert!(log.contains("connection refused"), "{log}");
+                assert!(!log.contains("i/o timeout"), "{log}");
+            }
+        },
+    );
+}
+
+#[test]
 fn without_an_authority_of_their_own_peers_must_show_the_domain() {
     in_namespace(
         "discovery::srv::without_an_authority_of_their_own_peers_must_show_the_domain",

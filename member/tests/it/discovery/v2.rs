@@ -209,6 +209,50 @@ fn a_proxy_stands_between() {
 }
 
 #[test]
+fn members_follow_a_service_that_has_moved() {
+    let service = Service::started();
+    for (at, binary) in [MEMBER, MEMBER, MEMBER, MEMBER, ETCD].iter().enumerate() {
+        let status = [301, 302, 307, 308, 307][at];
+        let front = redirecting(status, format!("http://127.0.0.1:{}", service.port()));
+        let token = format!("moved-{at}");
+        service.token(&token, "1");
+        let url = format!("http://127.0.0.1:{front}/v2/keys/discovery/{token}");
+        let [mut server] = strangers::<1>(binary, &[&format!("--discovery={url}")]);
+        server.start();
+        server.wait_ready();
+    }
+    // Not for ever.
+    let front = redirecting(307, String::new());
+    let url = format!("http://127.0.0.1:{front}/v2/keys/discovery/t");
+    let [mut server] = strangers::<1>(MEMBER, &[&format!("--discovery={url}")]);
+    server.start();
+    refused(
+        &mut server,
+        &["discovery: bad discovery endpoint: it redirects more than 10 times"],
+    );
+}
+
+/// Sends every request to the same path of another place; the port. Nothing before the path: back to itself.
+fn redirecting(status: u16, place: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap_or(0);
+            let text = String::from_utf8_lossy(&head[..length]).into_owned();
+            let target = text.split(' ').nth(1).unwrap_or_default();
+            let answer = format!(
+                "HTTP/1.1 {status} Moved\r\nLocation: {place}{target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    });
+    port
+}
+
+#[test]
 fn a_service_with_tls_is_checked_by_what_this_machine_trusts() {
     let dir = tempfile::TempDir::new().expect("a directory");
     certificates(dir.path(), "IP:127.0.0.1");

@@ -15,7 +15,7 @@ pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 /// An answer whose head has come.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// In lower case, sorted.
+    /// As they are written, sorted.
     pub(crate) headers: Vec<(String, String)>,
     has_body: bool,
     stream: BufReader<TcpStream>,
@@ -43,7 +43,7 @@ pub(crate) fn request(port: u16, method: &str, target: &str, kind: &str, body: &
         let Some((name, value)) = line.trim_end().split_once(": ") else {
             break;
         };
-        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        headers.push((name.to_owned(), value.to_owned()));
     }
     headers.sort();
     Answer {
@@ -56,7 +56,8 @@ pub(crate) fn request(port: u16, method: &str, target: &str, kind: &str, body: &
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known == name);
+        let named = |(known, _): &&(String, String)| known.eq_ignore_ascii_case(name);
+        let found = self.headers.iter().find(named);
         found.map(|(_, value)| value.as_str())
     }
 
