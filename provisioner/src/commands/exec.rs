@@ -1,11 +1,16 @@
 //! `exec`
 
+use std::time::Duration;
+
 use crate::cli::ExecArgs;
 use crate::cluster::{Known, unset_beside};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::host::local::replace_with;
+use crate::runtime::runtime;
 use crate::topology::Network;
+
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs `exec`: becomes the command, so that signals and its exit code need no forwarding.
 ///
@@ -31,7 +36,7 @@ pub fn run(args: &ExecArgs, context: &Context) -> Result<ExitCode, Error> {
 }
 
 fn runs(known: &Known) -> Result<bool, Error> {
-    let observed = known.look_at_host()?;
+    let observed = runtime()?.block_on(known.look_at_host(LOOK_LIMIT))?;
     let mut members = observed.members.values();
     Ok(members.any(|facts| facts.process.is_some())
         || observed.services.values().any(Option::is_some))
