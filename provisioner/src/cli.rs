@@ -255,7 +255,10 @@ pub struct PlanArgs {
 #[command(after_help = "Examples:
   provision up topologies/three-node-tls.toml
   provision up three-node-tls                         bring back members that died
-  HEARTBEAT=50 provision up cluster.toml              with ${HEARTBEAT:-100} in the file")]
+  HEARTBEAT=50 provision up cluster.toml              with ${HEARTBEAT:-100} in the file
+
+Members that were added to the file join one at a time: as learners, promoted once they are in sync. Members that were taken out
+leave one at a time, the leader last, and their data is kept below the cluster's directory. `provision plan` shows the steps.")]
 pub struct UpArgs {
     /// Topology file, `-`, or the name of a known cluster.
     #[arg(value_name = "FILE|NAME")]

@@ -4,6 +4,7 @@
 //! must be looked at again right before it is done: whether quorum still holds, and who leads. Every wait has a deadline.
 
 mod interrupt;
+mod membership;
 mod probe;
 mod ready;
 mod records;

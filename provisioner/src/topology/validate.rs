@@ -268,6 +268,15 @@ impl Check<'_> {
             }
         }
         self.uniqueness(&members);
+        let learns = |(member, _): &(Member, Path)| member.role == Role::Learner;
+        if !members.is_empty() && members.iter().all(learns) {
+            self.fault(
+                &root.key("member").index(0).key("role"),
+                "the cluster has no voter",
+                "nobody to learn from",
+                "remove the key: members are voters unless told otherwise",
+            );
+        }
         members
     }
 
@@ -293,9 +302,6 @@ impl Check<'_> {
                 "`host`, a member on another machine,",
                 "remove it: members are processes of this machine for now",
             );
-        }
-        if entry.role == schema::Role::Learner {
-            self.later(&path.key("role"), "role = \"learner\"", "remove it: a learner joins a running cluster, and every member of a new one is a voter");
         }
         let address = match strings.get("address").map(|text| address::host(text)) {
             None => "127.0.0.1".to_owned(),
@@ -336,7 +342,10 @@ impl Check<'_> {
         let flags = flags::merge(raw, &own, &binary, path, self.spans, &mut self.problems);
         Member {
             name,
-            role: Role::Voter,
+            role: match entry.role {
+                schema::Role::Voter => Role::Voter,
+                schema::Role::Learner => Role::Learner,
+            },
             binary,
             address,
             listen,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use toml::{Table, Value};
 
 use super::model::{
-    Binary, Bootstrap, ClientTls, Discovery, Network, PeerTls, Protocol, Settings, Topology,
+    Binary, Bootstrap, ClientTls, Discovery, Network, PeerTls, Protocol, Role, Settings, Topology,
 };
 
 /// Writes a topology whose parse is equal to it. Warnings' waivers are not part of a topology and are left out.
@@ -70,6 +70,10 @@ pub fn to_toml(topology: &Topology) -> String {
             ]);
             let optional = [
                 ("zone", member.zone.as_deref().map(text)),
+                (
+                    "role",
+                    (member.role == Role::Learner).then(|| text("learner")),
+                ),
                 (
                     "client-port",
                     member.client_port.map(|port| i64::from(port).into()),

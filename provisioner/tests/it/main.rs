@@ -14,6 +14,7 @@ mod diagnostics;
 mod durability;
 mod ephemeral;
 mod lab;
+mod membership;
 mod pki;
 mod sandbox;
 mod services;
