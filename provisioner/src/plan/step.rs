@@ -135,6 +135,15 @@ impl Plan {
         self.steps.is_empty()
     }
 
+    /// Who hands leadership over first.
+    #[must_use]
+    pub fn moves_from(&self) -> Option<&str> {
+        self.steps.iter().find_map(|planned| match &planned.step {
+            Step::MoveLeader { from, .. } => Some(from.as_str()),
+            _ => None,
+        })
+    }
+
     /// The first step that may not be taken unless downtime is accepted.
     #[must_use]
     pub fn first_losing_quorum(&self) -> Option<&Planned> {

@@ -440,7 +440,7 @@ fn lost_data_is_not_replaced_by_an_empty_directory(server: Server) {
     sandbox
         .provision(&["up", &file])
         .expect(6)
-        .says(&["of member m1 is gone"]);
+        .says(&["of member m1 is gone", "provision replace demo m1"]);
 }
 
 fn what_members_agreed_on_is_not_changed_and_nothing_is_touched(server: Server) {

@@ -26,7 +26,10 @@ const SOME: u64 = 100;
 each_server! {
     three_grow_to_five_and_shrink_to_other_three_without_losing_a_write
     a_change_that_is_killed_at_any_step_is_finished_by_the_next_up
+    a_member_without_data_is_replaced
+    a_living_leader_is_replaced
     a_name_is_used_again_with_fresh_data
+    members_restart_on_request_and_the_leader_moves
     a_learner_stays_one_until_the_file_says_otherwise
     members_are_added_to_a_cluster_that_was_stopped
 }
@@ -141,6 +144,66 @@ fn a_change_that_is_killed_at_any_step_is_finished_by_the_next_up(server: Server
     );
 }
 
+fn a_member_without_data_is_replaced(server: Server) {
+    let cluster = Cluster::up(server, true, &["m0", "m1", "m2"]);
+    let sandbox = &cluster.sandbox;
+    let mut writing = cluster.write();
+    writing.acknowledge(SOME);
+    let id = cluster.id("m1");
+    cluster.kill("m1");
+    fs::remove_dir_all(sandbox.member(CLUSTER, "m1").join("data")).unwrap();
+    sandbox
+        .provision(&["up", &cluster.file])
+        .expect(6)
+        .says(&["m1 is gone", "provision replace demo m1"]);
+    let plan = sandbox.provision(&["replace", "--dry-run", CLUSTER, "m1"]);
+    let plan = plan.expect(0).stdout;
+    assert!(plan.contains("remove m1 from the cluster"), "{plan}");
+    assert!(plan.contains("voters 2, need 2, up 2, margin +0"), "{plan}");
+    assert_eq!(cluster.listed().len(), 3, "a dry run takes no step");
+
+    let replaced = sandbox.provision(&["replace", CLUSTER, "m1", "-o", "json"]);
+    let replaced = replaced.expect(0).json();
+    assert!(replaced["receipt"]["probes"].as_u64().unwrap() > 0);
+    assert_ne!(cluster.id("m1"), id);
+    cluster.expect_no_change();
+    cluster.expect_voters(&["m0", "m1", "m2"]);
+    // It holds its own against the next failure.
+    cluster.kill("m0");
+    writing.acknowledge(SOME);
+    sandbox.provision(&["up", &cluster.file]).expect(0);
+    writing.judge();
+}
+
+fn a_living_leader_is_replaced(server: Server) {
+    let cluster = Cluster::up(server, false, &["m0", "m1", "m2"]);
+    let leader = cluster.leader();
+    let id = cluster.id(&leader);
+    cluster
+        .sandbox
+        .provision(&["replace", CLUSTER, &leader])
+        .expect(0)
+        .says(&["its data is kept in"]);
+    assert_ne!(cluster.id(&leader), id);
+    cluster.expect_no_change();
+    cluster.expect_voters(&["m0", "m1", "m2"]);
+
+    let alone = Cluster::up(server, false, &["m0"]);
+    let before = alone.pids(&["m0"]);
+    alone
+        .sandbox
+        .provision(&["replace", CLUSTER, "m0"])
+        .expect(6)
+        .says(&["m0 is the only voter"]);
+    assert_eq!(alone.pids(&["m0"]), before);
+    alone.expect_no_change();
+    alone
+        .sandbox
+        .provision(&["replace", CLUSTER, "m9"])
+        .expect(2)
+        .says(&["its members are m0"]);
+}
+
 fn a_name_is_used_again_with_fresh_data(server: Server) {
     let cluster = Cluster::up(server, false, &["m0", "m1", "m2"]);
     let id = cluster.id("m2");
@@ -155,6 +218,58 @@ fn a_name_is_used_again_with_fresh_data(server: Server) {
         assert!(aside.join(format!("m2.{round}/member")).is_dir());
     }
     assert_ne!(cluster.id("m2"), id);
+}
+
+fn members_restart_on_request_and_the_leader_moves(server: Server) {
+    let cluster = Cluster::up(server, true, &["m0", "m1", "m2"]);
+    let all = ["m0", "m1", "m2"];
+    let mut writing = cluster.write();
+    writing.acknowledge(SOME);
+    let before = cluster.pids(&all);
+    let leader = cluster.leader();
+    let restarted = cluster
+        .sandbox
+        .provision(&["restart", CLUSTER, "-o", "json"]);
+    let restarted = restarted.expect(0).json();
+    let steps = steps(&restarted);
+    assert_eq!(
+        kinds(&restarted),
+        ["restart", "restart", "move-leader", "restart"]
+    );
+    assert_eq!(steps[3]["member"], leader.as_str());
+    let after = cluster.pids(&all);
+    assert!(before.iter().all(|pid| !after.contains(pid)));
+    cluster.expect_no_change();
+    writing.acknowledge(SOME);
+
+    cluster
+        .sandbox
+        .provision(&["restart", CLUSTER, "m1"])
+        .expect(0);
+    let changed = cluster.pids(&all);
+    assert_eq!((changed[0], changed[2]), (after[0], after[2]));
+    assert_ne!(changed[1], after[1]);
+
+    let leader = cluster.leader();
+    let to = all.into_iter().find(|name| *name != leader).unwrap();
+    cluster
+        .sandbox
+        .provision(&["move-leader", CLUSTER, "--to", to])
+        .expect(0);
+    assert_eq!(cluster.leader(), to);
+    cluster
+        .sandbox
+        .provision(&["move-leader", CLUSTER, "--to", to])
+        .expect(0)
+        .says(&["no change"]);
+    cluster
+        .sandbox
+        .provision(&["move-leader", CLUSTER])
+        .expect(0);
+    assert_ne!(cluster.leader(), to);
+    cluster.expect_no_change();
+    writing.acknowledge(SOME);
+    writing.judge();
 }
 
 fn a_learner_stays_one_until_the_file_says_otherwise(server: Server) {

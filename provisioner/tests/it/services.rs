@@ -90,6 +90,7 @@ fn a_member_joins_whichever_way_the_others_found_each_other(server: Server) {
         sandbox
             .provision(&["plan", "--detailed-exitcode", name])
             .expect(0);
+        sandbox.provision(&["restart", name]).expect(0);
         sandbox.provision(&["down", name]).expect(0);
         sandbox.provision(&["up", name]).expect(0);
     }
