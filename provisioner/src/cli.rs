@@ -26,6 +26,7 @@ use crate::scenario::Suite;
   provision up topologies/three-node-tls.toml        bring the cluster up
   eval \"$(provision env three-node-tls)\"             make etcdctl talk to it
   provision status three-node-tls                    one table with everything
+  provision replace three-node-tls infra1            a new member for one that lost its data
   provision run topologies/three-node.toml -- make test
   provision down three-node-tls                      stop it, keep the data
 
@@ -96,6 +97,12 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Bring the cluster to what the topology says.
     Up(UpArgs),
+    /// Restart members one at a time, the leader last.
+    Restart(RestartArgs),
+    /// Replace a member by an empty one of the same name.
+    Replace(ReplaceArgs),
+    /// Have another member lead.
+    MoveLeader(MoveLeaderArgs),
     /// Show every member: role, leader, term, lag, size, certificates, drift.
     Status(StatusArgs),
     /// Print the environment that makes etcdctl work.
@@ -262,7 +269,10 @@ pub struct PlanArgs {
 #[command(after_help = "Examples:
   provision up topologies/three-node-tls.toml
   provision up three-node-tls                         bring back members that died
-  HEARTBEAT=50 provision up cluster.toml              with ${HEARTBEAT:-100} in the file")]
+  HEARTBEAT=50 provision up cluster.toml              with ${HEARTBEAT:-100} in the file
+
+Members that were added to the file join one at a time: as learners, promoted once they are in sync. Members that were taken out
+leave one at a time, the leader last, and their data is kept below the cluster's directory. `provision plan` shows the steps.")]
 pub struct UpArgs {
     /// Topology file, `-`, or the name of a known cluster.
     #[arg(value_name = "FILE|NAME")]
@@ -276,6 +286,73 @@ pub struct UpArgs {
     /// Take over the lock of a run that is gone.
     #[arg(long)]
     pub force_unlock: bool,
+}
+
+/// What all verbs that change a running cluster take.
+#[derive(Args, Debug)]
+pub struct ChangeArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Show the steps and take none.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long one step may take, such as waiting for a member to be ready.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// Take steps that leave the cluster without quorum for a while.
+    #[arg(long)]
+    pub accept_downtime: bool,
+    /// Take over the lock of a run that is gone.
+    #[arg(long)]
+    pub force_unlock: bool,
+}
+
+/// `restart`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision restart three-node-tls                    all members, the leader last
+  provision restart three-node-tls infra1
+  provision restart --dry-run three-node-tls          the steps, with the quorum left at each
+
+Each member answers again before the next one stops, and the leader hands over first. Whatever else the topology wants is done as well.")]
+pub struct RestartArgs {
+    /// Options of every change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// These members only.
+    #[arg(value_name = "MEMBER")]
+    pub members: Vec<String>,
+}
+
+/// `replace`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision replace three-node-tls infra1             its disk is gone, or it does not start
+  provision replace --dry-run three-node-tls infra1   the steps, with the quorum left at each
+
+The member is removed from the cluster and added again under its name, with an empty data directory, first as a learner. Until it is
+promoted the cluster has one voter less. What is left of its data is kept below the cluster's directory.")]
+pub struct ReplaceArgs {
+    /// Options of every change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// The member.
+    pub member: String,
+}
+
+/// `move-leader`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision move-leader three-node-tls                to any other voter
+  provision move-leader three-node-tls --to infra2")]
+pub struct MoveLeaderArgs {
+    /// Options of every change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Who should lead.
+    #[arg(long, value_name = "MEMBER")]
+    pub to: Option<String>,
 }
 
 /// `status`

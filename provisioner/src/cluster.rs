@@ -18,14 +18,14 @@ use crate::host::local::{
     version_text,
 };
 use crate::host::remote::Hosts;
-use crate::instance::Instance;
+use crate::instance::{Instance, Origin};
 use crate::observe::{Access, Observed, Sight, look, look_at_host};
 use crate::pki::{self, CertAction};
 use crate::plan::{self, CertChange, Plan, Wanted, WantedFiles};
-use crate::render::{self, Server};
+use crate::render::{self, Given, Server};
 use crate::services::{self, Service};
 use crate::state::{self, ClusterDir, Found, Proposal, Unit};
-use crate::topology::{self, Binary, ClientTls, Loaded, Network, Topology};
+use crate::topology::{self, Binary, ClientTls, Loaded, Member, Network, Role, Topology};
 
 /// A cluster that a verb was pointed at.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Cluster {
 /// A cluster that exists: it has an instance.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// As it was applied last.
+    /// As it was applied last, with those who still have to leave.
     pub topology: Topology,
     /// Its place in the state.
     pub dir: ClusterDir,
@@ -50,6 +50,8 @@ pub struct Known {
     pub instance: Instance,
     /// The machines of members that have one.
     pub hosts: Hosts,
+    /// Members that the topology of the operator has no more.
+    pub leaving: Vec<String>,
 }
 
 /// The programs that the members run, and what runs beside them.
@@ -68,9 +70,36 @@ struct MemberProgram {
     checksum: Option<String>,
 }
 
+impl MemberProgram {
+    fn where_it_runs(&self, member: &Member) -> PathBuf {
+        match (&member.host, &self.checksum) {
+            (Some(host), Some(checksum)) => deployment::program_path(host, &self.path, checksum),
+            _ => self.path.clone(),
+        }
+    }
+}
+
+/// What a verb wants beside what the topology says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These members restarted; none named: all.
+    Restart(Vec<String>),
+    /// This member made anew.
+    Replace(String),
+    /// This member, or any other than now, to lead.
+    Lead(Option<String>),
+}
+
 /// Everything that the planner and `apply` need to know about what is wanted.
 #[derive(Clone, Debug)]
 pub struct Prepared {
+    /// What the verb wants.
+    pub asked: Asked,
+    /// The programs.
+    pub programs: Programs,
     /// What is remembered.
     pub remembered: Option<Instance>,
     /// The topology that was applied last.
@@ -188,53 +217,35 @@ impl Cluster {
     }
 
     /// Puts together what is wanted. Under a lock when the caller means to apply it.
-    pub fn prepare(&self, programs: &Programs) -> Result<Prepared, Error> {
+    pub fn prepare(&self, programs: Programs, asked: Asked) -> Result<Prepared, Error> {
         let found = self.dir.load()?;
-        let proposal = state::propose(&self.topology, &found, &self.dir, &self.state_root)?;
-        let (remembered, applied) = match found {
-            Found::Nothing => (None, None),
-            Found::Instance(instance) => (Some(instance), applied(&self.dir)?),
+        let applied = match found {
+            Found::Nothing => None,
+            Found::Instance(_) => applied(&self.dir)?,
         };
+        let before = applied.as_ref();
+        let mut proposal =
+            state::propose(&self.topology, before, &found, &self.dir, &self.state_root)?;
+        let remembered = match found {
+            Found::Nothing => None,
+            Found::Instance(instance) => Some(instance),
+        };
+        if asked != Asked::Nothing {
+            self.check_asked(&asked, remembered.is_some())?;
+        }
+        if let Asked::Replace(name) = &asked
+            && let Some(place) = proposal.instance.members.get_mut(name)
+        {
+            place.origin = Origin::Joining;
+        }
         let (mut argv, mut files) = (BTreeMap::new(), BTreeMap::new());
         let mut deployments = BTreeMap::new();
         for member in &self.topology.members {
-            let Some(program) = programs.members.get(&member.name) else {
-                continue;
-            };
-            // A member without a placement makes the planner refuse the changed membership; there is nothing to render.
-            if self
-                .topology
-                .members
-                .iter()
-                .any(|member| !proposal.instance.members.contains_key(&member.name))
-            {
-                continue;
-            }
-            let unit_dir = self.dir.unit_dir(&Unit::Member(&member.name));
-            let place = proposal.instance.members.get(&member.name);
-            let there = member.host.as_ref().zip(program.checksum.as_ref());
-            let there = there.map(|(host, sum)| deployment::program_path(host, &program.path, sum));
-            let given = render::given(
-                &self.topology,
-                member,
-                &proposal.instance,
-                program.server,
-                there.as_ref().unwrap_or(&program.path),
-                place
-                    .and_then(|place| place.host_dir.as_ref())
-                    .unwrap_or(&unit_dir),
-            )?;
+            let given = self.given(&programs, member, &proposal.instance)?;
             argv.insert(member.name.clone(), given.argv.clone());
-            if let (Some(host), Some(place), Some(there)) = (&member.host, place, &there) {
-                let program = deployment::Program {
-                    here: &program.path,
-                    there,
-                };
-                let deployment =
-                    Deployment::new(&self.topology, host, &member.name, place, program, given);
-                deployments.insert(member.name.clone(), deployment);
-            } else {
-                files.extend(given.file.map(|file| (member.name.clone(), file)));
+            match self.deployment(&programs, member, &proposal.instance, given) {
+                Ok(deployment) => drop(deployments.insert(member.name.clone(), deployment)),
+                Err(given) => files.extend(given.file.map(|file| (member.name.clone(), file))),
             }
         }
         let services = services::services(
@@ -243,15 +254,8 @@ impl Cluster {
             &programs.services,
             self.dir.path(),
         );
-        let certificates = if argv.is_empty() {
-            Vec::new()
-        } else {
-            pki::plan(
-                &self.topology,
-                &proposal.instance,
-                OffsetDateTime::now_utc(),
-            )?
-        };
+        let now = OffsetDateTime::now_utc();
+        let certificates = pki::plan(&self.topology, &proposal.instance, now)?;
         let change = |action: &CertAction| CertChange {
             certificate: action.kind.to_string(),
             reason: action.reason.to_string(),
@@ -262,6 +266,8 @@ impl Cluster {
             .map(|(name, deployment)| Ok((name.clone(), wanted_files(deployment, &certificates)?)))
             .collect::<Result<_, Error>>()?;
         Ok(Prepared {
+            asked,
+            programs,
             remembered,
             applied,
             proposal,
@@ -275,19 +281,114 @@ impl Cluster {
         })
     }
 
+    /// What the process of a member is started with.
+    pub fn given(
+        &self,
+        programs: &Programs,
+        member: &Member,
+        instance: &Instance,
+    ) -> Result<Given, Error> {
+        let program = programs
+            .members
+            .get(&member.name)
+            .ok_or_else(|| Error::because("no program was found", member.name.clone()))?;
+        let unit_dir = self.dir.unit_dir(&Unit::Member(&member.name));
+        let place = instance.members.get(&member.name);
+        let home = place.and_then(|place| place.host_dir.as_ref());
+        Ok(render::given(
+            &self.topology,
+            member,
+            instance,
+            program.server,
+            &program.where_it_runs(member),
+            home.unwrap_or(&unit_dir),
+        )?)
+    }
+
+    /// What a member needs on its host; what it is given back, where it has none.
+    pub fn deployment(
+        &self,
+        programs: &Programs,
+        member: &Member,
+        instance: &Instance,
+        given: Given,
+    ) -> Result<Deployment, Given> {
+        let program = programs.members.get(&member.name);
+        let place = instance.members.get(&member.name);
+        let (Some(host), Some(place), Some(program)) = (&member.host, place, program) else {
+            return Err(given);
+        };
+        let there = program.where_it_runs(member);
+        let program = deployment::Program {
+            here: &program.path,
+            there: &there,
+        };
+        Ok(Deployment::new(
+            &self.topology,
+            host,
+            &member.name,
+            place,
+            program,
+            given,
+        ))
+    }
+
+    fn check_asked(&self, asked: &Asked, exists: bool) -> Result<(), Error> {
+        let name = &self.topology.name;
+        if !exists {
+            return Err(Error::usage(
+                format!("cluster {name} has not been brought up"),
+                "bring it up with `provision up FILE`",
+            ));
+        }
+        let named = match asked {
+            Asked::Nothing => &[][..],
+            Asked::Restart(members) => members,
+            Asked::Replace(member) => std::slice::from_ref(member),
+            Asked::Lead(member) => member.as_slice(),
+        };
+        let members = || self.topology.members.iter().map(|member| &*member.name);
+        match named.iter().find(|name| !members().any(|it| it == **name)) {
+            None => Ok(()),
+            Some(unknown) => Err(Error::usage(
+                format!("{name} has no member {unknown}"),
+                format!(
+                    "its members are {}",
+                    members().collect::<Vec<_>>().join(", ")
+                ),
+            )),
+        }
+    }
+
     /// Looks at what is.
     pub async fn observe(&self, prepared: &Prepared, limit: Duration) -> Result<Observed, Error> {
-        // What runs was started from the topology that was applied last.
-        let topology = prepared.applied.as_ref().unwrap_or(&self.topology);
-        let instance = prepared
-            .remembered
-            .as_ref()
-            .unwrap_or(&prepared.proposal.instance);
+        let proposed = &prepared.proposal.instance;
+        // What runs was started from the topology that was applied last. Who is new has a place that may be taken.
+        let mut topology = prepared.applied.as_ref().unwrap_or(&self.topology).clone();
+        let mut instance = prepared.remembered.as_ref().unwrap_or(proposed).clone();
+        let known = |topology: &Topology, name: &str| {
+            let mut members = topology.members.iter();
+            members.any(|member| member.name == name)
+        };
+        for member in &self.topology.members {
+            if !known(&topology, &member.name) {
+                topology.members.push(member.clone());
+            }
+            if let Some(place) = proposed.members.get(&member.name)
+                && !instance.leaving.contains_key(&member.name)
+            {
+                let members = &mut instance.members;
+                members
+                    .entry(member.name.clone())
+                    .or_insert_with(|| place.clone());
+            }
+        }
+        let (topology, instance) = with_leaving(topology, instance);
         look(
             Sight {
-                topology,
-                instance,
-                wanted: &prepared.proposal.instance,
+                topology: &topology,
+                instance: &instance,
+                wanted: proposed,
                 dir: &self.dir,
                 hosts: &self.hosts,
                 files: &prepared.host_paths(),
@@ -308,8 +409,23 @@ impl Cluster {
             services: &prepared.services,
             certificates: &prepared.changes,
             files: &prepared.host_files,
+            restart: &self.to_restart(&prepared.asked),
         };
-        Ok(plan::up(&wanted, observed)?)
+        Ok(match &prepared.asked {
+            Asked::Lead(to) => plan::move_leader(&wanted, observed, to.as_deref())?,
+            Asked::Nothing | Asked::Restart(_) | Asked::Replace(_) => plan::up(&wanted, observed)?,
+        })
+    }
+
+    fn to_restart(&self, asked: &Asked) -> BTreeSet<String> {
+        match asked {
+            Asked::Restart(members) if members.is_empty() => {
+                let members = self.topology.members.iter();
+                members.map(|member| member.name.clone()).collect()
+            }
+            Asked::Restart(members) => members.iter().cloned().collect(),
+            Asked::Nothing | Asked::Replace(_) | Asked::Lead(_) => BTreeSet::new(),
+        }
     }
 }
 
@@ -355,11 +471,14 @@ impl Known {
         let Some(topology) = applied(&dir)? else {
             return Ok(None);
         };
+        let leaving = instance.leaving.keys().cloned().collect();
+        let (topology, instance) = with_leaving(topology, instance);
         Ok(Some(Self {
             topology,
             dir,
             instance,
             hosts: Hosts::default(),
+            leaving,
         }))
     }
 
@@ -498,7 +617,8 @@ fn alive(dir: &ClusterDir) -> Result<Option<Process>, Error> {
         return Ok(None);
     };
     let services = dir.services()?;
-    let members = instance.members.keys().map(|name| Unit::Member(name));
+    let members = instance.members.keys().chain(instance.leaving.keys());
+    let members = members.map(|name| Unit::Member(name));
     let units = services
         .iter()
         .map(|name| Unit::Service(name))
@@ -564,6 +684,27 @@ fn locate(target: &str, context: &Context) -> Result<Located, Error> {
         format!("{target} is neither a topology file nor a known cluster"),
         format!("{known}; bring one up with `provision up FILE`"),
     ))
+}
+
+// As the cluster is seen, not as it should become: with those who still have to leave, and with those who have yet to join as
+// what they do not count for.
+fn with_leaving(mut topology: Topology, mut instance: Instance) -> (Topology, Instance) {
+    let leaving: Vec<Member> = instance.leaving_members().collect();
+    for (name, leaving) in std::mem::take(&mut instance.leaving) {
+        instance.members.entry(name).or_insert(leaving.placement);
+    }
+    for member in leaving {
+        if topology.members.iter().all(|it| it.name != member.name) {
+            topology.members.push(member);
+        }
+    }
+    for member in &mut topology.members {
+        let place = instance.members.get(&member.name);
+        if place.is_some_and(|place| place.origin == Origin::Joining) {
+            member.role = Role::Learner;
+        }
+    }
+    (topology, instance)
 }
 
 fn applied(dir: &ClusterDir) -> Result<Option<Topology>, Error> {

@@ -4,11 +4,12 @@
 //! absolute, and an instance of another format version is refused, never guessed at.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{Member, SshHost};
+use crate::topology::{Binary, Member, Role, SshHost};
 
 /// The format that this release writes and reads.
 pub const VERSION: u32 = 1;
@@ -27,9 +28,56 @@ pub struct Instance {
     pub pki_dir: PathBuf,
     /// By member name.
     pub members: BTreeMap<String, Placement>,
+    /// Who formed the cluster, in the order of `initial-cluster`. Those members keep these settings whoever comes and goes later,
+    /// and the cluster's ID follows from them. Empty in instances of older releases until their membership changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub founders: Vec<Founder>,
+    /// Members that the topology has no more and that still have to leave the cluster, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub leaving: BTreeMap<String, Leaving>,
     /// Ports of what runs beside the members, by what they are for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, u16>,
+}
+
+/// A member that took part in the first boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founder {
+    /// Its name.
+    pub name: String,
+    /// The peer URL that the others knew it by.
+    pub peer_url: String,
+}
+
+/// What is needed of a member to take leave of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leaving {
+    /// Where it lives.
+    pub placement: Placement,
+    /// Its advertised host.
+    pub address: String,
+    /// Where it listens.
+    pub listen: IpAddr,
+    /// The machine that it lives on; `None`: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<SshHost>,
+    /// Whether it was to stay a learner.
+    pub learner: bool,
+}
+
+/// How a member comes into the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// It forms the cluster together with others.
+    #[default]
+    Founder,
+    /// It has to be added to the cluster, and starts with an empty data directory.
+    Joining,
+    /// It was added and has been started with this `initial-cluster`.
+    Joined(String),
 }
 
 /// Where one member lives.
@@ -47,6 +95,9 @@ pub struct Placement {
     /// The member's directory on its host, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_dir: Option<PathBuf>,
+    /// How it comes into the cluster.
+    #[serde(default, skip_serializing_if = "Origin::is_founder")]
+    pub origin: Origin,
 }
 
 /// A certificate and its key on disk.
@@ -76,8 +127,24 @@ impl Instance {
             token: token.into(),
             pki_dir: dir.join("pki"),
             members: BTreeMap::new(),
+            founders: Vec::new(),
+            leaving: BTreeMap::new(),
             services: BTreeMap::new(),
         }
+    }
+
+    /// Those who still have to leave, as members.
+    pub fn leaving_members(&self) -> impl Iterator<Item = Member> {
+        self.leaving
+            .iter()
+            .map(|(name, leaving)| leaving.member(name))
+    }
+
+    /// The place of a member that stays, comes or goes.
+    #[must_use]
+    pub fn place(&self, member: &str) -> Option<&Placement> {
+        let leaving = || Some(&self.leaving.get(member)?.placement);
+        self.members.get(member).or_else(leaving)
     }
 
     /// The CA. The key is absent on disk when the operator brings the CA; the certificate is always a copy here.
@@ -98,6 +165,33 @@ impl Instance {
     /// The operator's client certificate: what `env` and `exec` hand to etcdctl.
     pub fn operator(&self) -> KeyPaths {
         KeyPaths::in_dir(&self.pki_dir, "operator")
+    }
+}
+
+impl Origin {
+    fn is_founder(&self) -> bool {
+        *self == Self::Founder
+    }
+}
+
+impl Leaving {
+    fn member(&self, name: &str) -> Member {
+        Member {
+            name: name.to_owned(),
+            role: if self.learner {
+                Role::Learner
+            } else {
+                Role::Voter
+            },
+            binary: Binary::Included,
+            host: self.host.clone(),
+            address: self.address.clone(),
+            listen: self.listen,
+            zone: None,
+            client_port: None,
+            peer_port: None,
+            flags: BTreeMap::new(),
+        }
     }
 }
 
@@ -126,6 +220,7 @@ impl Placement {
             data_dir: home.join("data"),
             cert_dir: home.join("certs"),
             host_dir: None,
+            origin: Origin::Founder,
         }
     }
 
@@ -186,6 +281,14 @@ mod tests {
             .insert("infra0".into(), Placement::new(dir, "infra0", 2379, 2380));
         let text = serde_json::to_string(&instance).unwrap();
         assert_eq!(serde_json::from_str::<Instance>(&text).unwrap(), instance);
+    }
+
+    #[test]
+    fn what_an_older_release_wrote_is_read_and_written_the_same() {
+        let text = r#"{"version":1,"cluster":"a","token":"b","pki_dir":"/p","members":{"m0":{"client_port":1,"peer_port":2,"data_dir":"/d","cert_dir":"/c"}}}"#;
+        let instance: Instance = serde_json::from_str(text).unwrap();
+        assert_eq!(instance.members["m0"].origin, Origin::Founder);
+        assert_eq!(serde_json::to_string(&instance).unwrap(), text);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use member_flags::ids;
 use crate::fnv;
 use crate::instance::Instance;
 use crate::render;
-use crate::topology::{Bootstrap, Discovery, Gateway, Member, Network, Protocol, Topology};
+use crate::topology::{Bootstrap, Discovery, Gateway, Member, Network, Protocol, Role, Topology};
 
 /// Where the DNS server of a private network listens: what resolvers ask when nothing names a port.
 const DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
@@ -98,6 +98,7 @@ pub fn services(
     let endpoints: Vec<String> = topology
         .members
         .iter()
+        .filter(|member| member.role == Role::Voter)
         .filter_map(|member| {
             let port = instance.members.get(&member.name)?.client_port;
             Some(format!("{}:{port}", render::url_host(&member.address)))
@@ -246,7 +247,11 @@ pub fn registration(topology: &Topology, instance: &Instance) -> Option<Registra
             Protocol::Public => TokenKeys::V2(v2("_etcd/registry")),
             Protocol::V3 => TokenKeys::V3(format!("/_etcd/registry/{token}")),
         },
-        size: topology.members.len(),
+        size: topology
+            .members
+            .iter()
+            .filter(|member| member.role == Role::Voter)
+            .count(),
         members: topology.members.iter().filter_map(id).collect(),
     })
 }

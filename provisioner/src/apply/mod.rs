@@ -5,6 +5,7 @@
 
 mod install;
 mod interrupt;
+mod membership;
 mod probe;
 mod ready;
 mod records;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -22,6 +22,7 @@ use crate::cluster::{Cluster, Prepared};
 use crate::diagnose::{Diagnosis, diagnose};
 use crate::error::Error;
 use crate::host::local::{Launch, Launched, Owner, Process, listeners, owner_of};
+use crate::instance::Instance;
 use crate::observe::{Access, CallError, Health, Observed, Vitals, claim, look_at};
 use crate::output::Output;
 use crate::pki;
@@ -34,11 +35,11 @@ use crate::topology::{ClientTls, Member, Role, to_toml};
 use Unready::{Ended, Waited};
 
 // A member hands its leadership over and closes its files within a second; etcd waits 5 s for its own clients.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(10);
 // Longer than an election with default timeouts.
 const MOVE_LIMIT: Duration = Duration::from_secs(5);
-const GATE_LIMIT: Duration = Duration::from_secs(5);
-const GATE_EVERY: Duration = Duration::from_millis(10);
+pub(super) const GATE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const GATE_EVERY: Duration = Duration::from_millis(10);
 const SERVICE_EVERY: Duration = Duration::from_millis(5);
 const LAST_LINES: usize = 12;
 const DIAGNOSED_LINES: usize = 200;
@@ -81,12 +82,13 @@ pub struct Applied {
 }
 
 /// Processes and clients of one run.
-#[derive(Default)]
 pub(super) struct Run {
     pub(super) started: BTreeMap<String, Started>,
     services: Vec<(String, Target)>,
-    first_boot: bool,
+    pub(super) first_boot: bool,
     access: Option<Access>,
+    /// As it is remembered by now.
+    pub(super) instance: Instance,
 }
 
 impl Apply<'_> {
@@ -107,8 +109,11 @@ impl Apply<'_> {
             )
         };
         let mut run = Run {
+            started: BTreeMap::new(),
+            services: Vec::new(),
             first_boot: plan.steps.iter().any(starts_first),
-            ..Run::default()
+            access: None,
+            instance: self.prepared.proposal.instance.clone(),
         };
         let result = self.steps(plan, journal, &mut run).await;
         let receipt = match probe {
@@ -177,6 +182,11 @@ impl Apply<'_> {
             Step::MoveLeader { from, to } => self.move_leader(from, to, run).await,
             Step::Restart { member, .. } => self.restart(member, run).await,
             Step::Stop { members } => self.stop(members).await,
+            Step::AddLearner { member } => self.add_learner(member, run).await,
+            Step::Join { member } => self.join(member, run).await,
+            Step::Promote { member } => self.promote(member, run).await,
+            Step::Remove { member } => self.remove(member, run).await,
+            Step::Retire { member } => self.retire(member, run).await,
         }
     }
 
@@ -207,8 +217,15 @@ impl Apply<'_> {
     async fn start_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
         for name in names {
             if !self.prepared.deployments.contains_key(name) {
+                let Prepared {
+                    proposal,
+                    argv,
+                    files,
+                    ..
+                } = self.prepared;
+                let argv = argv.get(name).map(Vec::as_slice).unwrap_or_default();
                 let launched = self
-                    .start_here(name)
+                    .start_here(name, &proposal.instance, files.get(name), argv)
                     .map_err(|error| error.at(name, "start"))?;
                 run.started.insert(name.clone(), launched.into());
             }
@@ -216,23 +233,24 @@ impl Apply<'_> {
         self.start_all_there(names, run).await
     }
 
-    fn start_here(&self, name: &str) -> Result<Launched, Error> {
+    /// Starts a process of this machine.
+    pub(super) fn start_here(
+        &self,
+        name: &str,
+        instance: &Instance,
+        file: Option<&(PathBuf, String)>,
+        argv: &[String],
+    ) -> Result<Launched, Error> {
         let unit = Unit::Member(name);
         let dir = self.cluster.dir.create_unit_dir(&unit)?;
-        if let Some((path, text)) = self.prepared.files.get(name) {
+        if let Some((path, text)) = file {
             self.cluster.dir.save_given(path, text)?;
         }
-        claim(&self.prepared.proposal.instance, name).map_err(|error| Error::Io {
+        claim(instance, name).map_err(|error| Error::Io {
             action: error.action,
             path: error.path,
             source: error.source,
         })?;
-        let argv = self
-            .prepared
-            .argv
-            .get(name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
         self.launch(&unit, &dir, argv)
     }
 
@@ -248,7 +266,12 @@ impl Apply<'_> {
         Ok(())
     }
 
-    fn launch(&self, unit: &Unit<'_>, dir: &Path, argv: &[String]) -> Result<Launched, Error> {
+    pub(super) fn launch(
+        &self,
+        unit: &Unit<'_>,
+        dir: &Path,
+        argv: &[String],
+    ) -> Result<Launched, Error> {
         let (program, args) = argv
             .split_first()
             .ok_or_else(|| Error::because("nothing to run", "no arguments were rendered"))?;
@@ -392,7 +415,7 @@ impl Apply<'_> {
     }
 
     /// Waits until one member is ready, it dies, the deadline passes or `cancel` fires.
-    async fn wait_ready(
+    pub(super) async fn wait_ready(
         &self,
         name: &str,
         started: Option<&mut Started>,
@@ -558,7 +581,12 @@ impl Apply<'_> {
         }
     }
 
-    async fn is_ready(&self, access: &Access, name: &str, run: &Run) -> Result<bool, Error> {
+    pub(super) async fn is_ready(
+        &self,
+        access: &Access,
+        name: &str,
+        run: &Run,
+    ) -> Result<bool, Error> {
         let (member, port) = self.place_now(name, run)?;
         let health = look_at(access, &member, port, GATE_LIMIT.min(self.timeout)).await;
         Ok(matches!(health, Health::Up(vitals) if vitals.not_ready.is_none()))
@@ -604,7 +632,13 @@ impl Apply<'_> {
         let disturbs = |step: &Step| {
             matches!(
                 step,
-                Step::Start { .. } | Step::Restart { .. } | Step::MoveLeader { .. }
+                Step::Start { .. }
+                    | Step::Restart { .. }
+                    | Step::MoveLeader { .. }
+                    | Step::AddLearner { .. }
+                    | Step::Join { .. }
+                    | Step::Promote { .. }
+                    | Step::Remove { .. }
             )
         };
         let up: Vec<&String> = self
@@ -641,7 +675,7 @@ impl Apply<'_> {
     }
 
     // Certificates exist from the second step on; reading them once is enough.
-    fn access(&self, run: &mut Run) -> Result<Access, Error> {
+    pub(super) fn access(&self, run: &mut Run) -> Result<Access, Error> {
         if let Some(access) = &run.access {
             return Ok(access.clone());
         }
@@ -654,43 +688,33 @@ impl Apply<'_> {
     }
 
     /// A member and its client port: the wanted one once this run has started it, until then the one that it runs with.
-    fn place(&self, name: &str, started: bool) -> Result<(Member, u16), Error> {
-        let member = self
-            .cluster
-            .topology
-            .members
-            .iter()
+    pub(super) fn place(&self, name: &str, started: bool) -> Result<(Member, u16), Error> {
+        let instance = &self.prepared.proposal.instance;
+        let members = self.cluster.topology.members.iter().cloned();
+        let member = members
+            .chain(instance.leaving_members())
             .find(|member| member.name == name);
-        let wanted = self
-            .prepared
-            .proposal
-            .instance
-            .members
-            .get(name)
-            .map(|placement| placement.client_port);
+        let wanted = instance.place(name).map(|placement| placement.client_port);
         let running = self
             .observed
             .members
             .get(name)
             .and_then(|facts| facts.process.as_ref()?.client_port());
         let port = if started { wanted } else { running.or(wanted) };
-        member
-            .zip(port)
-            .map(|(member, port)| (member.clone(), port))
-            .ok_or_else(|| {
-                Error::because(
-                    format!("member {name} has no place"),
-                    "the plan and the instance disagree",
-                )
-            })
+        member.zip(port).ok_or_else(|| {
+            Error::because(
+                format!("member {name} has no place"),
+                "the plan and the instance disagree",
+            )
+        })
     }
 
-    fn place_now(&self, name: &str, run: &Run) -> Result<(Member, u16), Error> {
+    pub(super) fn place_now(&self, name: &str, run: &Run) -> Result<(Member, u16), Error> {
         self.place(name, run.started.contains_key(name))
     }
 
     /// The process that ran when the plan was made.
-    async fn target(&self, name: &str) -> Result<Option<Target>, Error> {
+    pub(super) async fn target(&self, name: &str) -> Result<Option<Target>, Error> {
         let Cluster {
             topology, hosts, ..
         } = self.cluster;

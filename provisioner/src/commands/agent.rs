@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ExitCode};
-use crate::host::local::{AwaitEnd, EnsureUser, MakeDirs, Remove, StartMember, StopMember, Tail};
+use crate::host::local::{AwaitEnd, EnsureUser, MakeDirs, Remove, SetAside, StartMember, StopMember, Tail};
 use crate::host::remote::{Ask, answer, serve};
 use crate::observe::MemberSight;
 use crate::runtime::runtime;
@@ -24,6 +24,7 @@ async fn route(name: String, body: Bytes) -> Result<Vec<u8>, Error> {
         MakeDirs::NAME => answer::<MakeDirs>(&body).await,
         MemberSight::NAME => answer::<MemberSight>(&body).await,
         Remove::NAME => answer::<Remove>(&body).await,
+        SetAside::NAME => answer::<SetAside>(&body).await,
         StartMember::NAME => answer::<StartMember>(&body).await,
         StopMember::NAME => answer::<StopMember>(&body).await,
         Tail::NAME => answer::<Tail>(&body).await,

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod change;
 pub mod completions;
 pub mod down;
 pub mod env;
@@ -38,6 +39,9 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Schema => schema::run(context),
         Verb::Plan(args) => plan::run(args, context),
         Verb::Up(args) => up::run(args, context),
+        Verb::Restart(args) => change::restart(args, context),
+        Verb::Replace(args) => change::replace(args, context),
+        Verb::MoveLeader(args) => change::move_leader(args, context),
         Verb::Status(args) => status::run(args, context),
         Verb::Env(args) => env::run(args, context),
         Verb::List => list::run(context),

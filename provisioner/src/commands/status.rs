@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::apply::{Interrupt, Second};
 use crate::cli::StatusArgs;
-use crate::cluster::{Cluster, Known};
+use crate::cluster::{Asked, Cluster, Known};
 use crate::context::Context;
 use crate::error::{Error, ExitCode};
 use crate::observe::{Health, MemberFacts, Observed};
@@ -226,11 +226,15 @@ async fn show(known: &Known, limit: Duration, context: &Context) -> Result<ExitC
 }
 
 fn status(known: &Known, observed: &Observed, context: &Context) -> Status {
-    let cluster = Cluster::new(known.topology.clone(), &context.state_root);
+    let mut topology = known.topology.clone();
+    topology
+        .members
+        .retain(|member| !known.leaving.contains(&member.name));
+    let cluster = Cluster::new(topology, &context.state_root);
     // Without its binary a member's wanted arguments cannot be told; everything else can.
     let (wanted, wanted_services) = cluster
         .programs()
-        .and_then(|programs| cluster.prepare(&programs))
+        .and_then(|programs| cluster.prepare(programs, Asked::Nothing))
         .map(|prepared| (prepared.argv, prepared.services))
         .unwrap_or_default();
     let services = service_status(known, observed, &wanted_services);
@@ -359,9 +363,11 @@ fn member_status(
             Some(host) => host.url(),
             None => member.address.clone(),
         },
-        role: match member.role {
-            Role::Voter => "voter",
-            Role::Learner => "learner",
+        role: match (vitals, member.role) {
+            _ if known.leaving.contains(&member.name) => "leaving",
+            (Some(vitals), _) if vitals.is_learner => "learner",
+            (Some(_), _) | (None, Role::Voter) => "voter",
+            (None, Role::Learner) => "learner",
         },
         leader,
         term: vitals.map(|vitals| vitals.term),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::apply::{Applied, Apply, Interrupt, Lifetime, Receipt, Second};
 use crate::cli::UpArgs;
-use crate::cluster::Cluster;
+use crate::cluster::{Asked, Cluster};
 use crate::context::Context;
 use crate::duration;
 use crate::error::{Error, ExitCode};
@@ -18,7 +18,7 @@ use crate::state::Found;
 use crate::topology::{Network, to_toml};
 
 // A running member answers in milliseconds; one that hangs is waited for by a step with its own deadline.
-const OBSERVE_LIMIT: Duration = Duration::from_secs(3);
+pub(super) const OBSERVE_LIMIT: Duration = Duration::from_secs(3);
 
 /// How a cluster is brought up.
 #[derive(Clone, Copy, Debug)]
@@ -72,17 +72,33 @@ pub(super) async fn converge(
     context: &Context,
     interrupt: &Interrupt,
 ) -> Result<(Plan, Applied), Error> {
+    carry_out("up", cluster, Asked::Nothing, options, context, interrupt).await
+}
+
+/// The same for a verb that asks for more than the topology.
+pub(super) async fn carry_out(
+    verb: &str,
+    cluster: &Cluster,
+    asked: Asked,
+    options: Options,
+    context: &Context,
+    interrupt: &Interrupt,
+) -> Result<(Plan, Applied), Error> {
     // A missing binary is found before anything is written.
     let programs = cluster.programs()?;
-    let lock = cluster.dir.lock("up", options.force_unlock)?;
+    let lock = cluster.dir.lock(verb, options.force_unlock)?;
     let result = async {
-        let prepared = cluster.prepare(&programs)?;
+        let prepared = cluster.prepare(programs, asked)?;
         let observed = cluster
             .observe(&prepared, OBSERVE_LIMIT.min(options.timeout))
             .await?;
         let plan = cluster.plan(&prepared, &observed)?;
+        let remember = || match prepared.asked {
+            Asked::Lead(_) => Ok(()),
+            _ => cluster.dir.save_topology(&to_toml(&cluster.topology)),
+        };
         if plan.is_empty() {
-            cluster.dir.save_topology(&to_toml(&cluster.topology))?;
+            remember()?;
             return Ok((plan, Applied::default()));
         }
         if let Some(planned) = plan
@@ -92,7 +108,7 @@ pub(super) async fn converge(
             return Err(Refusal::margin(planned).into());
         }
         interrupt.check()?;
-        let mut journal = cluster.dir.journal("up", plan.steps.len())?;
+        let mut journal = cluster.dir.journal(verb, plan.steps.len())?;
         let apply = Apply {
             cluster,
             prepared: &prepared,
@@ -110,7 +126,9 @@ pub(super) async fn converge(
                 journal.path().display()
             ));
         }
-        Ok((plan, result?))
+        let applied = result?;
+        remember()?;
+        Ok((plan, applied))
     }
     .await;
     if result.is_err() {
@@ -120,7 +138,7 @@ pub(super) async fn converge(
     result
 }
 
-fn report(
+pub(super) fn report(
     cluster: &Cluster,
     plan: Plan,
     applied: Applied,

@@ -9,8 +9,8 @@ use member_proto::etcdserverpb::cluster_client::ClusterClient;
 use member_proto::etcdserverpb::kv_client::KvClient;
 use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use member_proto::etcdserverpb::{
-    DeleteRangeRequest, MemberListRequest, MoveLeaderRequest, PutRequest, RangeRequest,
-    StatusRequest,
+    DeleteRangeRequest, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
+    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
@@ -92,7 +92,9 @@ impl Access {
         let trust = match topology.tls.client {
             ClientTls::Off => Trust::Plain,
             ClientTls::Auto => {
-                let members = instance.members.iter();
+                let leaving = instance.leaving.iter();
+                let leaving = leaving.map(|(name, gone)| (name, &gone.placement));
+                let members = instance.members.iter().chain(leaving);
                 Trust::Made(
                     members
                         .map(|(name, place)| (name.clone(), place.made_cert()))
@@ -261,8 +263,43 @@ impl Client {
                 name: member.name,
                 peer_urls: member.peer_ur_ls,
                 client_urls: member.client_ur_ls,
+                is_learner: member.is_learner,
             })
             .collect())
+    }
+
+    /// Adds a member that does not vote yet.
+    pub async fn add_learner(&self, peer_url: &str, limit: Duration) -> Result<(), CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let request = MemberAddRequest {
+            peer_ur_ls: vec![peer_url.to_owned()],
+            is_learner: true,
+        };
+        within(limit, async { answered(client.member_add(request).await) })
+            .await
+            .map(drop)
+    }
+
+    /// Makes a learner a voter.
+    pub async fn promote(&self, id: u64, limit: Duration) -> Result<(), CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let request = MemberPromoteRequest { id };
+        within(limit, async {
+            answered(client.member_promote(request).await)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Removes a member.
+    pub async fn remove(&self, id: u64, limit: Duration) -> Result<(), CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let request = MemberRemoveRequest { id };
+        within(limit, async {
+            answered(client.member_remove(request).await)
+        })
+        .await
+        .map(drop)
     }
 
     /// Asks the leader, which this member must be, to hand over to `target`.

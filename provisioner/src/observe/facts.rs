@@ -145,6 +145,8 @@ pub struct ListedMember {
     pub peer_urls: Vec<String>,
     /// Where clients reach it.
     pub client_urls: Vec<String>,
+    /// Whether it does not vote.
+    pub is_learner: bool,
 }
 
 impl Running {

@@ -119,11 +119,16 @@ async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error>
         services,
         membership: None,
     };
+    let mut is_fresh = false;
     for (name, (health, membership)) in answers {
         if let Some(facts) = observed.members.get_mut(&name) {
             facts.health = health;
+            // Who answers a linearizable read knows of every change; another may have missed the last ones.
+            if membership.is_some() && (observed.membership.is_none() || !is_fresh) {
+                is_fresh = facts.is_ready();
+                observed.membership = membership;
+            }
         }
-        observed.membership = observed.membership.or(membership);
     }
     Ok(observed)
 }
@@ -168,6 +173,10 @@ async fn not_ready(
     }
     if vitals.leader == 0 {
         return Some("it knows no leader".to_owned());
+    }
+    // A learner follows and answers no such reads.
+    if vitals.is_learner {
+        return None;
     }
     client
         .linearizable_read(limit.min(READ_LIMIT))
@@ -271,18 +280,20 @@ fn services(sight: Sight<'_>) -> Result<BTreeMap<String, Option<Running>>, Error
 }
 
 fn expected_cluster_id(sight: Sight<'_>) -> u64 {
-    let members: Vec<u64> = sight
-        .topology
-        .members
-        .iter()
-        .filter_map(|member| {
+    let founders: Vec<String> = if sight.instance.founders.is_empty() {
+        let placed = sight.topology.members.iter().filter_map(|member| {
             let placement = sight.instance.members.get(&member.name)?;
-            Some(ids::member_id(
-                &[listed_peer_url(sight.topology, member, placement)],
-                &services::cluster_token(sight.topology, sight.instance),
-                None,
-            ))
-        })
+            Some(listed_peer_url(sight.topology, member, placement))
+        });
+        placed.collect()
+    } else {
+        let founders = sight.instance.founders.iter();
+        founders.map(|founder| founder.peer_url.clone()).collect()
+    };
+    let token = services::cluster_token(sight.topology, sight.instance);
+    let members: Vec<u64> = founders
+        .into_iter()
+        .map(|url| ids::member_id(&[url], &token, None))
         .collect();
     ids::cluster_id(&members)
 }

@@ -10,7 +10,8 @@ use crate::instance::Instance;
 /// A certificate cannot be read, or the file not be written.
 pub fn collect(instance: &Instance) -> Result<(), PkiError> {
     let mut bytes = Vec::new();
-    for place in instance.members.values() {
+    let leaving = instance.leaving.values().map(|gone| &gone.placement);
+    for place in instance.members.values().chain(leaving) {
         let path = place.made_cert();
         match std::fs::read(&path) {
             Ok(pem) => bytes.extend(pem),

@@ -1,74 +1,10 @@
 //! What may not change about a cluster that has data, and what a restart can change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
-use crate::instance::Instance;
-use crate::observe::ListedMember;
-use crate::topology::{Binary, CaFiles, Member, Role, Topology};
-
-/// Refuses members that the instance does not have, and the reverse.
-pub(super) fn membership(topology: &Topology, instance: &Instance) -> Result<(), Refusal> {
-    let wanted: BTreeSet<&str> = topology
-        .members
-        .iter()
-        .map(|member| member.name.as_str())
-        .collect();
-    let known: BTreeSet<&str> = instance.members.keys().map(String::as_str).collect();
-    let added: Vec<&str> = wanted.difference(&known).copied().collect();
-    let removed: Vec<&str> = known.difference(&wanted).copied().collect();
-    if added.is_empty() && removed.is_empty() {
-        return Ok(());
-    }
-    let part = |verb: &str, names: &[&str]| {
-        (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
-    };
-    let change = [part("adds", &added), part("removes", &removed)]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" and ");
-    Err(Refusal::Membership {
-        cluster: topology.name.clone(),
-        change,
-    })
-}
-
-/// Refuses a cluster whose own list of members is another one.
-pub(super) fn listed(topology: &Topology, listed: &[ListedMember]) -> Result<(), Refusal> {
-    let wanted: BTreeSet<&str> = topology
-        .members
-        .iter()
-        .map(|member| member.name.as_str())
-        .collect();
-    let there: BTreeSet<&str> = listed
-        .iter()
-        .map(|member| member.name.as_str())
-        .filter(|name| !name.is_empty())
-        .collect();
-    // A member has no name until it has started once, so that one without may be the one that is missed.
-    let unnamed = listed.len() - there.len();
-    let strangers: Vec<&str> = there.difference(&wanted).copied().collect();
-    let missing: Vec<&str> = wanted.difference(&there).copied().collect();
-    if strangers.is_empty() && missing.len() == unnamed {
-        return Ok(());
-    }
-    let part = |verb: &str, names: &[&str]| {
-        (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
-    };
-    let unnamed = (unnamed > missing.len())
-        .then(|| format!("has {} more without a name", unnamed - missing.len()));
-    let parts = [part("has", &strangers), part("lacks", &missing), unnamed];
-    let change = parts
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" and ");
-    Err(Refusal::Listed {
-        cluster: topology.name.clone(),
-        change,
-    })
-}
+use crate::instance::{Instance, Origin};
+use crate::topology::{Binary, CaFiles, Member, Topology};
 
 /// Refuses changes of what members agreed on at their first start.
 pub(super) fn fixed(
@@ -124,9 +60,6 @@ pub(super) fn fixed(
         if old.address != member.address {
             return refuse(of("address"), old.address.clone(), member.address.clone());
         }
-        if old.role != member.role {
-            return refuse(of("role"), role(old).to_owned(), role(member).to_owned());
-        }
         if matches!(old.binary, Binary::Included) != matches!(member.binary, Binary::Included) {
             return refuse(of("binary"), binary(old), binary(member));
         }
@@ -140,7 +73,8 @@ pub(super) fn peer_ports(remembered: &Instance, proposed: &Instance) -> Result<(
         let Some(after) = proposed.members.get(name) else {
             continue;
         };
-        if before.peer_port != after.peer_port {
+        // Who has yet to join is known to nobody.
+        if before.peer_port != after.peer_port && before.origin != Origin::Joining {
             return Err(Refusal::Fixed {
                 cluster: remembered.cluster.clone(),
                 what: format!("the peer port of member {name}"),
@@ -193,13 +127,6 @@ fn flags(argv: &[String]) -> BTreeMap<&str, &str> {
 
 fn word(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
-}
-
-fn role(member: &Member) -> &'static str {
-    match member.role {
-        Role::Voter => "voter",
-        Role::Learner => "learner",
-    }
 }
 
 fn binary(member: &Member) -> String {

@@ -1,9 +1,10 @@
 //! The decisions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::compare;
+use super::membership::{Membership, lost};
 use super::quorum::Ledger;
 use super::refusal::Refusal;
 use super::step::{CertChange, Installation, Plan, Planned, Step};
@@ -31,6 +32,8 @@ pub struct Wanted<'a> {
     pub certificates: &'a [CertChange],
     /// What members need on their hosts, where they have one.
     pub files: &'a BTreeMap<String, WantedFiles>,
+    /// Members to restart although nothing about them changed.
+    pub restart: &'a BTreeSet<String>,
 }
 
 /// The files of a member on its host, by path, with their checksums.
@@ -44,7 +47,8 @@ pub struct WantedFiles {
 
 /// Plans the way from what is to what is wanted.
 pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
-    check(wanted, observed)?;
+    let membership = Membership::new(wanted, observed)?;
+    check(wanted, observed, &membership)?;
     let names = |keep: &dyn Fn(&str, &MemberFacts) -> bool| -> Vec<String> {
         wanted
             .topology
@@ -59,7 +63,11 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
             .map(|member| member.name.clone())
             .collect()
     };
-    let mut draft = Draft::new(wanted.topology, observed);
+    // Those that lost their data wait for their own replacement; `check` has refused them otherwise.
+    let runs =
+        |name: &str, facts: &MemberFacts| membership.stays(name) && !lost(name, facts, &membership);
+    let mut draft = Draft::new(&wanted.topology.name, membership.voters(), observed);
+    draft.learners = membership.learners();
 
     if wanted.remembered != Some(wanted.instance) {
         let members = wanted.instance.members.values();
@@ -73,6 +81,7 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         draft.quiet(Step::Remember {
             ports,
             new_token: wanted.remembered.is_none(),
+            members: movers(wanted),
         });
     }
     if !wanted.certificates.is_empty() {
@@ -91,7 +100,7 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         running.is_some() && wanted.services.iter().all(|service| service.name != **name)
     }));
     draft.start_services(wanted, observed, Turn::BeforeMembers);
-    let stopped = names(&|_, facts| facts.process.is_none());
+    let stopped = names(&|name, facts| facts.process.is_none() && runs(name, facts));
     if !stopped.is_empty() {
         let first_boot = observed
             .members
@@ -118,28 +127,22 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
     }
     let differs = |name: &str, facts: &MemberFacts| {
         facts.process.as_ref().is_some_and(|running| {
-            wanted
-                .argv
-                .get(name)
-                .is_some_and(|argv| *argv != running.argv)
-                || !stale(wanted, name, facts).is_empty()
+            let argv = wanted.argv.get(name);
+            let asked = wanted.restart.contains(name);
+            let other = argv.is_some_and(|argv| *argv != running.argv);
+            membership.stays(name) && (asked || other || !stale(wanted, name, facts).is_empty())
         })
     };
     // A member that is about to be restarted is waited for then; its old arguments may be why it is not ready.
-    let waiting = names(&|name, facts| !facts.is_ready() && !differs(name, facts));
+    let waiting =
+        names(&|name, facts| !facts.is_ready() && runs(name, facts) && !differs(name, facts));
     if !waiting.is_empty() {
         draft.wait(waiting);
     }
+    membership.change(&mut draft, observed)?;
 
-    for name in restart_order(wanted.topology, observed, names(&differs)) {
-        if observed.leads(&name)
-            && let Some(to) = successor(wanted.topology, &name, &draft)
-        {
-            draft.step(Step::MoveLeader {
-                from: name.clone(),
-                to,
-            });
-        }
+    for name in restart_order(wanted.topology, observed, &draft, names(&differs)) {
+        draft.hand_over(&name, wanted.topology);
         let running = observed
             .members
             .get(&name)
@@ -159,9 +162,41 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
                     .map(|path| format!("{} differs", path.display())),
             );
         }
+        if why.is_empty() {
+            why.push("as asked".to_owned());
+        }
         draft.restart(name, why);
     }
     draft.start_services(wanted, observed, Turn::AfterMembers);
+    Ok(draft.into_plan())
+}
+
+/// Plans to have `to` lead, or any other voter than the leader.
+pub fn move_leader(
+    wanted: &Wanted<'_>,
+    observed: &Observed,
+    to: Option<&str>,
+) -> Result<Plan, Refusal> {
+    let membership = Membership::new(wanted, observed)?;
+    let name = &wanted.topology.name;
+    let mut draft = Draft::new(name, membership.voters(), observed);
+    let refuse = |why: String| Refusal::Leadership {
+        cluster: name.clone(),
+        why,
+    };
+    let Some(from) = draft.leader.clone() else {
+        return Err(refuse("no member says who leads".to_owned()));
+    };
+    let to = match to {
+        Some(to) if !draft.is_voter(to) => return Err(refuse(format!("{to} is no voter"))),
+        Some(to) if !draft.is_up(to) => return Err(refuse(format!("{to} is not ready"))),
+        Some(to) => to.to_owned(),
+        None => successor(wanted.topology, &from, &draft)
+            .ok_or_else(|| refuse(format!("no other voter than {from} is ready")))?,
+    };
+    if to != from {
+        draft.step(Step::MoveLeader { from, to });
+    }
     Ok(draft.into_plan())
 }
 
@@ -178,7 +213,10 @@ pub fn down(topology: &Topology, observed: &Observed) -> Plan {
         .map(|(name, _)| name.clone());
     let (leader, followers): (Vec<String>, Vec<String>) =
         running.partition(|name| observed.leads(name));
-    let mut draft = Draft::new(topology, observed);
+    let voters = topology.members.iter();
+    let voters = voters.filter(|member| member.role == Role::Voter);
+    let voters = voters.map(|member| member.name.clone()).collect();
+    let mut draft = Draft::new(&topology.name, voters, observed);
     for members in [followers, leader] {
         if !members.is_empty() {
             draft.stop(members);
@@ -216,9 +254,30 @@ fn stale<'w>(wanted: &Wanted<'w>, name: &str, facts: &MemberFacts) -> Vec<&'w Pa
         .collect()
 }
 
-fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
+/// Whose part in the cluster changes.
+fn movers(wanted: &Wanted<'_>) -> Vec<String> {
+    let Some(before) = wanted.remembered else {
+        return Vec::new();
+    };
+    let members = wanted.instance.members.iter().filter(|(name, place)| {
+        let old = before.members.get(*name);
+        old.is_none_or(|old| old.origin != place.origin)
+    });
+    let leaving = wanted.instance.leaving.keys();
+    let leaving = leaving.filter(|name| !before.leaving.contains_key(*name));
+    members
+        .map(|(name, _)| name)
+        .chain(leaving)
+        .cloned()
+        .collect()
+}
+
+fn check(
+    wanted: &Wanted<'_>,
+    observed: &Observed,
+    membership: &Membership<'_>,
+) -> Result<(), Refusal> {
     if let Some(remembered) = wanted.remembered {
-        compare::membership(wanted.topology, remembered)?;
         // Members that have not written anything have not agreed on anything.
         let agreed = |facts: &MemberFacts| facts.process.is_some() || facts.data.is_written();
         let agreed = observed.members.values().any(agreed);
@@ -228,15 +287,11 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
         if let Some(applied) = wanted.applied.filter(|_| agreed) {
             compare::fixed(applied, wanted.topology, remembered)?;
         }
-        if let Some(listed) = &observed.membership {
-            compare::listed(wanted.topology, listed)?;
-        }
     }
     let path = |name: &str| {
         wanted
             .instance
-            .members
-            .get(name)
+            .place(name)
             .map(|at| at.data_dir.display().to_string())
             .unwrap_or_default()
     };
@@ -260,8 +315,13 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
                     why: why.clone(),
                 });
             }
-            DataDir::Empty if facts.had_data && anybody_has_data && facts.process.is_none() => {
+            DataDir::Empty
+                if anybody_has_data
+                    && lost(name, facts, membership)
+                    && !membership.replaces_any() =>
+            {
                 return Err(Refusal::LostData {
+                    cluster: wanted.topology.name.clone(),
                     member: name.clone(),
                     path: path(name),
                 });
@@ -269,8 +329,10 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
             DataDir::Empty | DataDir::Claimed | DataDir::Ours => {}
         }
     }
-    for (name, facts) in &observed.members {
-        if let Some(taken) = facts.ports_taken.first() {
+    let stays = |name: &String| wanted.instance.members.contains_key(name);
+    for (name, facts) in observed.members.iter().filter(|(name, _)| stays(name)) {
+        let mut taken = facts.ports_taken.iter();
+        if let Some(taken) = taken.find(|taken| !membership.is_given_up(taken.port)) {
             return Err(Refusal::PortTaken {
                 member: name.clone(),
                 role: taken.role.clone(),
@@ -284,7 +346,12 @@ fn check(wanted: &Wanted<'_>, observed: &Observed) -> Result<(), Refusal> {
 
 // Those that are not ready first: restarting them costs nothing. The leader last: its restart costs an election, and a cluster
 // whose followers did not survive the change still has it.
-fn restart_order(topology: &Topology, observed: &Observed, mut names: Vec<String>) -> Vec<String> {
+fn restart_order(
+    topology: &Topology,
+    observed: &Observed,
+    draft: &Draft<'_>,
+    mut names: Vec<String>,
+) -> Vec<String> {
     let position = |name: &str| {
         topology
             .members
@@ -296,7 +363,7 @@ fn restart_order(topology: &Topology, observed: &Observed, mut names: Vec<String
             .members
             .get(name)
             .is_some_and(MemberFacts::is_ready);
-        (observed.leads(name), ready, position(name))
+        (draft.leads(name), ready, position(name))
     });
     names
 }
@@ -307,20 +374,25 @@ fn successor(topology: &Topology, leader: &str, draft: &Draft<'_>) -> Option<Str
         .members
         .iter()
         .find(|member| {
-            member.name != leader && member.role == Role::Voter && draft.up.contains(&member.name)
+            member.name != leader && draft.is_voter(&member.name) && draft.is_up(&member.name)
         })
         .map(|member| member.name.clone())
 }
 
 /// Steps so far and who is up after them.
-struct Draft<'a> {
-    topology: &'a Topology,
+pub(super) struct Draft<'a> {
+    cluster: &'a str,
+    voters: BTreeSet<String>,
+    learners: BTreeSet<String>,
+    leader: Option<String>,
     up: Vec<String>,
     steps: Vec<Planned>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(topology: &'a Topology, observed: &Observed) -> Self {
+    fn new(cluster: &'a str, voters: BTreeSet<String>, observed: &Observed) -> Self {
+        let mut names = observed.members.keys();
+        let leader = names.find(|name| observed.leads(name)).cloned();
         let up = observed
             .members
             .iter()
@@ -328,9 +400,106 @@ impl<'a> Draft<'a> {
             .map(|(name, _)| name.clone())
             .collect();
         Self {
-            topology,
+            cluster,
+            voters,
+            learners: BTreeSet::new(),
+            leader,
             up,
             steps: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_up(&self, member: &str) -> bool {
+        self.up.iter().any(|up| up == member)
+    }
+
+    pub(super) fn is_voter(&self, member: &str) -> bool {
+        self.voters.contains(member)
+    }
+
+    pub(super) fn leads(&self, member: &str) -> bool {
+        self.leader.as_deref() == Some(member)
+    }
+
+    pub(super) fn learners(&self) -> &BTreeSet<String> {
+        &self.learners
+    }
+
+    pub(super) fn add(&mut self, member: &str) -> Result<(), Refusal> {
+        self.learners.insert(member.to_owned());
+        let now = self.ledger(&self.up);
+        let member = member.to_owned();
+        self.change(now, Step::AddLearner { member }, now)
+    }
+
+    pub(super) fn join(&mut self, member: &str) {
+        self.step(Step::Join {
+            member: member.to_owned(),
+        });
+        self.up.push(member.to_owned());
+    }
+
+    pub(super) fn promote(&mut self, member: &str) -> Result<(), Refusal> {
+        let before = self.ledger(&self.up);
+        self.learners.remove(member);
+        self.voters.insert(member.to_owned());
+        let after = self.ledger(&self.up);
+        let member = member.to_owned();
+        self.change(before, Step::Promote { member }, after)
+    }
+
+    /// Takes a member out of the cluster, after another one leads.
+    pub(super) fn depart(&mut self, member: &str, topology: &Topology) -> Result<(), Refusal> {
+        if self.is_voter(member) && self.voters.len() == 1 {
+            return Err(Refusal::LastVoter {
+                member: member.to_owned(),
+            });
+        }
+        self.hand_over(member, topology);
+        let before = self.ledger(&self.up);
+        self.voters.remove(member);
+        self.learners.remove(member);
+        self.up.retain(|up| up != member);
+        let after = self.ledger(&self.up);
+        let name = member.to_owned();
+        self.change(before, Step::Remove { member: name }, after)?;
+        self.retire(member);
+        Ok(())
+    }
+
+    pub(super) fn retire(&mut self, member: &str) {
+        self.step(Step::Retire {
+            member: member.to_owned(),
+        });
+    }
+
+    // A change of the members is a write: without quorum there is none.
+    fn change(&mut self, before: Ledger, step: Step, after: Ledger) -> Result<(), Refusal> {
+        if before.margin < 0 && self.steps.iter().all(|planned| !planned.loses_quorum) {
+            return Err(Refusal::NoQuorum {
+                cluster: self.cluster.to_owned(),
+                step: step.to_string(),
+                ledger: before.to_string(),
+            });
+        }
+        self.steps.push(Planned {
+            step,
+            ledger: Some(after),
+            loses_quorum: after.margin < 0,
+        });
+        Ok(())
+    }
+
+    /// Has another member lead, if this one does and there is another.
+    pub(super) fn hand_over(&mut self, member: &str, topology: &Topology) {
+        if self.leads(member)
+            && let Some(to) = successor(topology, member, self)
+        {
+            self.leader = Some(to.clone());
+            self.step(Step::MoveLeader {
+                from: member.to_owned(),
+                to,
+            });
         }
     }
 
@@ -431,22 +600,13 @@ impl<'a> Draft<'a> {
     }
 
     fn ledger(&self, up: &[String]) -> Ledger {
-        let voters = self
-            .topology
-            .members
-            .iter()
-            .filter(|member| member.role == Role::Voter);
-        let (mut all, mut alive) = (0, 0);
-        for voter in voters {
-            all += 1;
-            alive += usize::from(up.contains(&voter.name));
-        }
-        Ledger::new(all, alive)
+        let alive = self.voters.iter().filter(|voter| up.contains(voter));
+        Ledger::new(self.voters.len(), alive.count())
     }
 
     fn into_plan(self) -> Plan {
         Plan {
-            cluster: self.topology.name.clone(),
+            cluster: self.cluster.to_owned(),
             steps: self.steps,
         }
     }
@@ -459,7 +619,7 @@ mod tests {
 
     use super::super::testing::{World, name, process, service};
     use super::*;
-    use crate::observe::{Health, ListedMember, PortTaken};
+    use crate::observe::{Health, PortTaken};
     use crate::topology::{Binary, PeerTls};
 
     fn shown(world: &World) -> String {
@@ -598,40 +758,6 @@ mod tests {
     }
 
     #[test]
-    fn membership_changes_are_refused() {
-        let mut world = World::running(3, 0);
-        world.topology.members[2].name = "infra7".to_owned();
-        assert_eq!(
-            refused(&world),
-            "the topology changes the membership of cluster demo: adds infra7 and removes infra2"
-        );
-    }
-
-    #[test]
-    fn a_membership_that_was_changed_behind_our_back_is_noticed() {
-        let listed = |names: [&str; 3]| {
-            let member = |name: &str| ListedMember {
-                id: 1,
-                name: name.to_owned(),
-                peer_urls: Vec::new(),
-                client_urls: Vec::new(),
-            };
-            Some(names.map(member).to_vec())
-        };
-        let mut world = World::running(3, 0);
-        world.observed.membership = listed(["infra0", "infra1", "infra2"]);
-        assert!(up(&world.wanted(), &world.observed).unwrap().is_empty());
-        // A member that has not published its name yet.
-        world.observed.membership = listed(["infra0", "infra1", ""]);
-        assert!(up(&world.wanted(), &world.observed).unwrap().is_empty());
-        world.observed.membership = listed(["infra0", "infra1", "stranger"]);
-        assert_eq!(
-            refused(&world),
-            "cluster demo itself lists other members than the topology: it has stranger and lacks infra2"
-        );
-    }
-
-    #[test]
     fn what_members_agreed_on_cannot_change() {
         let mut world = World::running(3, 0);
         world.topology.tls.peer = PeerTls::Off;
@@ -683,6 +809,53 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_that_was_asked_for_is_rolling() {
+        let mut world = World::running(3, 1);
+        world.restart = [name(0), name(1)].into();
+        assert_snapshot!(shown(&world), @r"
+        cluster demo: 3 steps
+          1. restart infra0                          voters 3, need 2, up 2, margin +0
+               as asked
+          2. move leadership from infra1 to infra0   voters 3, need 2, up 3, margin +1
+          3. restart infra1                          voters 3, need 2, up 2, margin +0
+               as asked
+        ");
+        world.kill(0);
+        let steps = up(&world.wanted(), &world.observed).unwrap().steps;
+        let restarts = |planned: &&Planned| matches!(planned.step, Step::Restart { .. });
+        assert_eq!(
+            steps.iter().filter(restarts).count(),
+            1,
+            "the dead one is started"
+        );
+    }
+
+    #[test]
+    fn leadership_goes_to_a_ready_voter() {
+        let mut world = World::running(3, 1);
+        world.kill(0);
+        let lead = |world: &World, to: Option<&str>| match move_leader(
+            &world.wanted(),
+            &world.observed,
+            to,
+        ) {
+            Ok(plan) => plan.to_string(),
+            Err(refusal) => refusal.to_string(),
+        };
+        assert_snapshot!(lead(&world, None), @r"
+        cluster demo: 1 step
+          1. move leadership from infra1 to infra2   voters 3, need 2, up 2, margin +0
+        ");
+        assert!(lead(&world, Some("infra1")).starts_with("no change"));
+        assert_eq!(
+            lead(&world, Some("infra0")),
+            "leadership of cluster demo cannot move: infra0 is not ready"
+        );
+        world.kill(1);
+        assert!(lead(&world, None).contains("no member says who leads"));
+    }
+
+    #[test]
     fn down_stops_what_runs() {
         let mut world = World::running(3, 0);
         world.kill(1);
@@ -695,68 +868,6 @@ mod tests {
         assert_eq!(steps, ["stop infra2", "stop infra0"], "the leader last");
         assert_eq!(plan.steps[1].ledger.unwrap().up, 0);
         assert!(down(&World::nothing(3).topology, &World::nothing(3).observed).is_empty());
-    }
-
-    /// Does in memory what `apply` does for real.
-    fn carry_out(world: &mut World, plan: &Plan) {
-        let leader = (0..world.topology.members.len())
-            .find(|index| world.observed.leads(&name(*index)))
-            .unwrap_or(0);
-        for planned in &plan.steps {
-            match &planned.step {
-                Step::Remember { .. } => {
-                    world.remembered = Some(world.instance.clone());
-                    world.applied = Some(world.topology.clone());
-                }
-                Step::WriteCertificates { .. } => world.certificates.clear(),
-                Step::Install { members } => {
-                    for to in members {
-                        let wanted = world.files[&to.member].installed.clone();
-                        let facts = world.observed.members.get_mut(&to.member).unwrap();
-                        facts.checksums.extend(
-                            wanted
-                                .into_iter()
-                                .map(|(path, sum)| (path, sum.unwrap_or_default())),
-                        );
-                    }
-                }
-                Step::Start { members, .. }
-                | Step::WaitReady { members }
-                | Step::Stop { members } => {
-                    members
-                        .iter()
-                        .for_each(|member| revive(world, member, leader));
-                }
-                Step::Restart { member, .. } => revive(world, member, leader),
-                Step::StartServices { services, .. } => {
-                    for service in world
-                        .services
-                        .iter()
-                        .filter(|one| services.contains(&one.name))
-                    {
-                        let running = process(&service.argv);
-                        world
-                            .observed
-                            .services
-                            .insert(service.name.clone(), Some(running));
-                    }
-                }
-                Step::StopServices { services } => {
-                    for name in services {
-                        world.observed.services.insert(name.clone(), None);
-                    }
-                }
-                Step::MoveLeader { .. } | Step::PrepareDiscovery { .. } => {}
-            }
-        }
-    }
-
-    fn revive(world: &mut World, member: &str, leader: usize) {
-        let mut fresh = World::running(world.topology.members.len(), leader);
-        fresh.argv = world.argv.clone();
-        let mut facts = fresh.observed.members.remove(member).unwrap();
-        facts.process.as_mut().unwrap().argv = world.argv[member].clone();
-        world.observed.members.insert(member.to_owned(), facts);
     }
 
     #[test]
@@ -833,7 +944,7 @@ mod tests {
                 }
             }
             let plan = up(&world.wanted(), &world.observed).unwrap();
-            carry_out(&mut world, &plan);
+            world.carry_out(&plan);
             let again = up(&world.wanted(), &world.observed).unwrap();
             prop_assert!(again.is_empty(), "{plan}\nthen\n{again}");
         }

@@ -11,9 +11,17 @@ const MOST_DETAILS: usize = 6;
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Remember { ports, new_token } => {
+            Self::Remember {
+                ports,
+                new_token,
+                members,
+            } => {
                 let token = if *new_token { " and a new token" } else { "" };
-                write!(f, "remember ports {}{token}", ranges(ports))
+                write!(f, "remember ports {}{token}", ranges(ports))?;
+                if !members.is_empty() {
+                    write!(f, ", and what becomes of {}", members.join(", "))?;
+                }
+                Ok(())
             }
             Self::WriteCertificates { changes } => {
                 write!(
@@ -42,6 +50,11 @@ impl fmt::Display for Step {
             Self::MoveLeader { from, to } => write!(f, "move leadership from {from} to {to}"),
             Self::Restart { member, .. } => write!(f, "restart {member}"),
             Self::Stop { members } => write!(f, "stop {}", members.join(", ")),
+            Self::AddLearner { member } => write!(f, "add {member} as a learner"),
+            Self::Join { member } => write!(f, "start {member} and wait until it is in sync"),
+            Self::Promote { member } => write!(f, "promote {member} to a voter"),
+            Self::Remove { member } => write!(f, "remove {member} from the cluster"),
+            Self::Retire { member } => write!(f, "stop {member} and set its data aside"),
         }
     }
 }

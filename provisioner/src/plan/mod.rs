@@ -9,6 +9,7 @@
 mod compare;
 mod decide;
 mod display;
+mod membership;
 mod quorum;
 mod refusal;
 mod step;
@@ -16,7 +17,8 @@ mod step;
 pub(crate) mod testing;
 
 pub use compare::arguments;
-pub use decide::{Wanted, WantedFiles, down, up};
+pub use decide::{Wanted, WantedFiles, down, move_leader, up};
+pub(crate) use membership::whose;
 pub use quorum::Ledger;
 pub use refusal::Refusal;
 pub use step::{CertChange, Installation, Plan, Planned, Step};

@@ -6,21 +6,53 @@ use crate::plan::step::Planned;
 /// Why there is no plan, or why it may not be applied. Nothing has been touched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The topology lists other members than the cluster has.
-    #[error("the topology changes the membership of cluster {cluster}: {change}")]
-    Membership {
-        /// The cluster.
-        cluster: String,
-        /// Who comes and goes.
-        change: String,
-    },
-    /// The members themselves have another membership than was applied.
-    #[error("cluster {cluster} itself lists other members than the topology: it {change}")]
+    /// The cluster has members that neither the topology nor the instance knows.
+    #[error("cluster {cluster} itself lists members that provision does not know: {strangers}")]
     Listed {
         /// The cluster.
         cluster: String,
-        /// Who is there and should not be, and the reverse.
-        change: String,
+        /// Who is there and should not be.
+        strangers: String,
+    },
+    /// A voter that should become a learner.
+    #[error("member {member} is a voter and cannot become a learner")]
+    Demoted {
+        /// The member.
+        member: String,
+    },
+    /// Every member comes as a learner, and the cluster takes no more of them.
+    #[error(
+        "member {member} cannot be added: the cluster has as many learners as it takes, {learners}"
+    )]
+    TooManyLearners {
+        /// The member that should come.
+        member: String,
+        /// Who takes the place.
+        learners: String,
+    },
+    /// Nobody would be left.
+    #[error("member {member} is the only voter: without it there is no cluster")]
+    LastVoter {
+        /// The member.
+        member: String,
+    },
+    /// The members cannot be changed because the cluster cannot write.
+    #[error("step {step:?} needs a quorum that the cluster does not have ({ledger})")]
+    NoQuorum {
+        /// The cluster.
+        cluster: String,
+        /// The step.
+        step: String,
+        /// The ledger before it.
+        ledger: String,
+    },
+    /// Leadership cannot go to this member, or to any.
+    #[error("leadership of cluster {cluster} cannot move: {why}")]
+    Leadership {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        why: String,
     },
     /// Something that the members agreed on at their first start.
     #[error("{what} of cluster {cluster} cannot change from {from} to {to} while it has data")]
@@ -49,6 +81,8 @@ pub enum Refusal {
         "the data directory {path} of member {member} is gone, and the other members have data"
     )]
     LostData {
+        /// The cluster.
+        cluster: String,
         /// The member.
         member: String,
         /// Where the data should be.
@@ -103,24 +137,55 @@ impl Refusal {
     #[must_use]
     pub fn fix(&self) -> String {
         match self {
-            Self::Membership { .. } => {
-                "growing and shrinking a running cluster is not in this release: restore the members in the file, or make a new cluster under another name".to_owned()
-            }
             Self::Listed { cluster, .. } => {
-                format!("undo what was done with `provision exec {cluster} -- etcdctl member ...`; following such changes is not in this release")
+                format!(
+                    "remove them with `provision exec {cluster} -- etcdctl member remove ID`, then add them to the file if they are wanted"
+                )
             }
+            Self::LastVoter { .. } => "add another voter to the file and run `up` first".to_owned(),
+            Self::Demoted { member } => {
+                format!(
+                    "take {member} out of the file and run `up`, then put it back as a learner and run `up` again"
+                )
+            }
+            Self::TooManyLearners { learners, .. } => {
+                format!(
+                    "make {learners} a voter or take it out of the file first, or raise the flag `max-learners` where the server has it"
+                )
+            }
+            Self::NoQuorum { cluster, .. } => {
+                format!(
+                    "bring members back first: restore them in the file and run `up`; `provision status {cluster}` shows who is missing. Without a majority's data, restore a snapshot into a new cluster"
+                )
+            }
+            Self::Leadership { cluster, .. } => format!("see `provision status {cluster}`"),
             Self::Fixed { cluster, .. } => {
-                format!("restore it in the file, or make the cluster anew: `provision down --purge {cluster}`, which deletes its data")
+                format!(
+                    "restore it in the file, or make the cluster anew: `provision down --purge {cluster}`, which deletes its data"
+                )
             }
-            Self::ForeignData { path, .. } => format!("put the member's own data back, or move {path} away"),
-            Self::LostData { path, .. } => {
-                format!("put {path} back: a voter that forgot what it acknowledged can lose writes, and replacing a member is not in this release")
+            Self::ForeignData { path, .. } => {
+                format!("put the member's own data back, or move {path} away")
+            }
+            Self::LostData {
+                cluster,
+                member,
+                path,
+            } => {
+                format!(
+                    "put {path} back, or replace the member by an empty one: `provision replace {cluster} {member}`. A voter that forgot what it acknowledged can lose writes"
+                )
             }
             Self::PortTaken { owner, .. } => {
-                format!("stop {owner}, or give the member other ports with client-port and peer-port")
+                format!(
+                    "stop {owner}, or give the member other ports with client-port and peer-port"
+                )
+            }
+            Self::Margin { .. } => {
+                "bring the other members up first, or accept the outage with --accept-downtime"
+                    .to_owned()
             }
             Self::Unreachable { fix, .. } => fix.clone(),
-            Self::Margin { .. } => "bring the other members up first, or accept the outage with --accept-downtime".to_owned(),
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Step {
         ports: Vec<u16>,
         /// Whether the instance is new, so that its token is too.
         new_token: bool,
+        /// Members that come, leave or are replaced.
+        members: Vec<String>,
     },
     /// Issue or reissue certificates.
     WriteCertificates {
@@ -77,6 +79,31 @@ pub enum Step {
         /// Who.
         members: Vec<String>,
     },
+    /// Add a member to the cluster that does not vote yet.
+    AddLearner {
+        /// Who.
+        member: String,
+    },
+    /// Start an added member with an empty data directory and wait until it has what the leader has.
+    Join {
+        /// Who.
+        member: String,
+    },
+    /// Make a learner that is in sync a voter, and wait until it answers a linearizable read.
+    Promote {
+        /// Who.
+        member: String,
+    },
+    /// Take a member out of the cluster.
+    Remove {
+        /// Who.
+        member: String,
+    },
+    /// Stop a member that is no longer in the cluster and put its data where no member finds it.
+    Retire {
+        /// Who.
+        member: String,
+    },
 }
 
 /// What is brought to one member's machine.
@@ -124,6 +151,15 @@ impl Plan {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Who hands leadership over first.
+    #[must_use]
+    pub fn moves_from(&self) -> Option<&str> {
+        self.steps.iter().find_map(|planned| match &planned.step {
+            Step::MoveLeader { from, .. } => Some(from.as_str()),
+            _ => None,
+        })
     }
 
     /// The first step that may not be taken unless downtime is accepted.

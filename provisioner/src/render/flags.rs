@@ -5,7 +5,7 @@ use member_flags::{Flags, Support};
 use super::error::RenderError;
 use super::server::Server;
 use super::urls::{client_url, listen_client_url, listen_peer_url, peer_url};
-use crate::instance::Instance;
+use crate::instance::{Instance, Origin, Placement};
 use crate::services;
 use crate::topology::{Bootstrap, ClientTls, Discovery, Member, PeerTls, Protocol, Topology};
 
@@ -50,7 +50,7 @@ pub fn flags(
         ),
         ("advertise-client-urls", client_url(topology, member, place)),
     ]);
-    settings.extend(bootstrap(topology, instance)?);
+    settings.extend(bootstrap(topology, instance, place)?);
     if topology.tls.client == ClientTls::Auto {
         settings.push(("auto-tls", "true".to_owned()));
     }
@@ -92,11 +92,24 @@ pub fn flags(
     Ok(flags)
 }
 
-/// How a member finds the others.
+/// How a member finds the others. Who joins is told who is there, whatever way the founders found each other.
 fn bootstrap(
     topology: &Topology,
     instance: &Instance,
+    place: &Placement,
 ) -> Result<Vec<(&'static str, String)>, RenderError> {
+    let present = match &place.origin {
+        Origin::Founder => None,
+        Origin::Joining => Some(initial_cluster(topology, instance, |_| true)?),
+        Origin::Joined(initial_cluster) => Some(initial_cluster.clone()),
+    };
+    if let Some(present) = present {
+        return Ok(vec![
+            ("initial-cluster", present),
+            ("initial-cluster-state", "existing".to_owned()),
+            ("initial-cluster-token", instance.token.clone()),
+        ]);
+    }
     let mut settings = match &topology.bootstrap {
         Bootstrap::Discovery { service, proxy } => {
             let mut settings = match service {
@@ -128,7 +141,7 @@ fn bootstrap(
             settings.extend(srv_name.clone().map(|name| ("discovery-srv-name", name)));
             settings
         }
-        Bootstrap::Static { .. } => vec![("initial-cluster", initial_cluster(topology, instance)?)],
+        Bootstrap::Static { .. } => vec![("initial-cluster", founders(topology, instance)?)],
     };
     settings.extend([
         ("initial-cluster-state", "new".to_owned()),
@@ -142,24 +155,35 @@ fn refused_by_member(name: &str) -> bool {
     member_flags::lookup(name).is_some_and(|def| matches!(def.support, Support::Refused { .. }))
 }
 
-fn initial_cluster(topology: &Topology, instance: &Instance) -> Result<String, RenderError> {
-    let entries: Result<Vec<String>, RenderError> = topology
-        .members
+fn founders(topology: &Topology, instance: &Instance) -> Result<String, RenderError> {
+    if instance.founders.is_empty() {
+        return initial_cluster(topology, instance, |place| place.origin == Origin::Founder);
+    }
+    let entries: Vec<String> = instance
+        .founders
         .iter()
-        .map(|member| {
-            let place =
-                instance
-                    .members
-                    .get(&member.name)
-                    .ok_or_else(|| RenderError::NotPlaced {
-                        member: member.name.clone(),
-                    })?;
-            Ok(format!(
-                "{}={}",
-                member.name,
-                peer_url(topology, member, place)
-            ))
-        })
+        .map(|founder| format!("{}={}", founder.name, founder.peer_url))
         .collect();
-    Ok(entries?.join(","))
+    Ok(entries.join(","))
+}
+
+fn initial_cluster(
+    topology: &Topology,
+    instance: &Instance,
+    of: impl Fn(&Placement) -> bool,
+) -> Result<String, RenderError> {
+    let mut entries = Vec::new();
+    for member in &topology.members {
+        let place = instance
+            .members
+            .get(&member.name)
+            .ok_or_else(|| RenderError::NotPlaced {
+                member: member.name.clone(),
+            })?;
+        if of(place) {
+            let url = peer_url(topology, member, place);
+            entries.push(format!("{}={url}", member.name));
+        }
+    }
+    Ok(entries.join(","))
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::instance::{Instance, Placement};
+use crate::instance::{Instance, Origin, Placement};
 use crate::services;
-use crate::topology::Topology;
+use crate::topology::{Role, Topology};
 
 /// The same for the same topology, always: ports from 2379 up in one block where the file fixes none, and paths under
 /// `/var/lib/provision`.
@@ -25,10 +25,11 @@ pub fn placeholder(topology: &Topology) -> Instance {
         // 64 members take 128 ports, so the iterator does not end.
         let client = member.client_port.or_else(|| free.next()).unwrap_or(2379);
         let peer = member.peer_port.or_else(|| free.next()).unwrap_or(2380);
-        instance.members.insert(
-            member.name.clone(),
-            Placement::of(member, &topology.name, &dir, client, peer),
-        );
+        let mut place = Placement::of(member, &topology.name, &dir, client, peer);
+        if member.role == Role::Learner {
+            place.origin = Origin::Joining;
+        }
+        instance.members.insert(member.name.clone(), place);
     }
     for (name, fixed) in services::ports(topology) {
         let port = fixed.or_else(|| free.next()).unwrap_or(2379);

@@ -2,7 +2,7 @@
 
 use super::zone::record_name;
 use crate::instance::{Instance, Placement};
-use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
+use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Role, Topology};
 
 /// `host` as a URL holds it.
 pub fn url_host(host: &str) -> String {
@@ -58,11 +58,12 @@ pub fn client_url(topology: &Topology, member: &Member, place: &Placement) -> St
     )
 }
 
-/// The client URLs of all members that are placed, in the file's order: what `ETCDCTL_ENDPOINTS` holds.
+/// The client URLs of all voters that are placed, in the file's order: what `ETCDCTL_ENDPOINTS` holds. A learner refuses most calls.
 pub fn client_urls(topology: &Topology, instance: &Instance) -> Vec<String> {
     topology
         .members
         .iter()
+        .filter(|member| member.role == Role::Voter)
         .filter_map(|member| {
             Some(client_url(
                 topology,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::urls::{client_scheme, peer_scheme};
 use crate::instance::Instance;
-use crate::topology::{Bootstrap, Member, Topology};
+use crate::topology::{Bootstrap, Member, Role, Topology};
 
 /// One SRV record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,10 @@ pub fn srv_records(topology: &Topology, instance: &Instance) -> Vec<SrvRecord> {
             ("client", client_scheme(topology), place.client_port),
         ];
         for (whose, scheme, port) in ports {
+            // Members that find each other by these records wait for everybody in them, and a learner comes later.
+            if whose == "server" && member.role == Role::Learner {
+                continue;
+            }
             let ssl = if scheme == "https" { "-ssl" } else { "" };
             records.push(SrvRecord {
                 service: format!("etcd-{whose}{ssl}{}", suffix.as_deref().unwrap_or_default()),

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::Path;
 
@@ -9,14 +10,15 @@ use super::dir::{ClusterDir, Found, list};
 use super::error::StateError;
 use crate::fnv;
 use crate::host::local::free_block;
-use crate::instance::{Instance, Placement};
+use crate::instance::{Founder, Instance, Leaving, Origin, Placement};
+use crate::render::listed_peer_url;
 use crate::services;
-use crate::topology::{Bootstrap, Topology};
+use crate::topology::{Bootstrap, Member, Role, Topology};
 
 /// The instance that `up` would work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// Every member of the topology has a placement, unless the membership differs from the remembered one.
+    /// Every member of the topology has a placement; those that are remembered and not in the topology are leaving.
     pub instance: Instance,
     /// Whether it must be remembered before anything is started.
     pub is_new: bool,
@@ -24,9 +26,11 @@ pub struct Proposal {
 
 /// Completes what is remembered with what the topology asks for. Only looks; the plan's first step remembers it.
 ///
-/// A remembered instance keeps its token, its paths and its allocated ports. Fixed ports of the topology win.
+/// A remembered instance keeps its token, its paths and its allocated ports. Fixed ports of the topology win. `applied` is the
+/// topology that was applied last.
 pub fn propose(
     topology: &Topology,
+    applied: Option<&Topology>,
     found: &Found,
     dir: &ClusterDir,
     state_root: &Path,
@@ -34,6 +38,7 @@ pub fn propose(
     match found {
         Found::Instance(remembered) => {
             let mut instance = remembered.clone();
+            change_members(topology, applied, &mut instance, dir, state_root)?;
             for member in &topology.members {
                 if let Some(placement) = instance.members.get_mut(&member.name) {
                     placement.client_port = member.client_port.unwrap_or(placement.client_port);
@@ -47,14 +52,19 @@ pub fn propose(
             })
         }
         Found::Nothing => {
-            let ports = ports(topology, dir, state_root)?;
             let mut instance = Instance::new(&topology.name, token(topology), dir.path());
-            for (member, (client, peer)) in topology.members.iter().zip(ports) {
-                instance.members.insert(
-                    member.name.clone(),
-                    Placement::of(member, &topology.name, dir.path(), client, peer),
-                );
+            let members: Vec<&Member> = topology.members.iter().collect();
+            for (member, place) in places(&members, &instance, dir, state_root)? {
+                // A learner has somebody to learn from.
+                let origin = match member.role {
+                    Role::Voter => Origin::Founder,
+                    Role::Learner => Origin::Joining,
+                };
+                instance
+                    .members
+                    .insert(member.name.clone(), Placement { origin, ..place });
             }
+            instance.founders = founders(topology, &instance);
             services(topology, &mut instance, dir, state_root)?;
             Ok(Proposal {
                 instance,
@@ -64,14 +74,97 @@ pub fn propose(
     }
 }
 
+// Who is new gets a place, who is gone is leaving, and who was leaving may come back.
+fn change_members(
+    topology: &Topology,
+    applied: Option<&Topology>,
+    instance: &mut Instance,
+    dir: &ClusterDir,
+    state_root: &Path,
+) -> Result<(), StateError> {
+    let before = instance.members.clone();
+    for member in &topology.members {
+        if let Some(leaving) = instance.leaving.remove(&member.name) {
+            instance
+                .members
+                .insert(member.name.clone(), leaving.placement);
+        }
+    }
+    let wanted = |name: &String| topology.members.iter().any(|member| member.name == *name);
+    let gone = instance.members.extract_if(.., |name, _| !wanted(name));
+    let gone: Vec<(String, Placement)> = gone.collect();
+    let new: Vec<&Member> = topology
+        .members
+        .iter()
+        .filter(|member| !instance.members.contains_key(&member.name))
+        .collect();
+    if instance.founders.is_empty() && !(gone.is_empty() && new.is_empty()) {
+        let known = Instance {
+            members: before,
+            ..instance.clone()
+        };
+        instance.founders = founders(applied.unwrap_or(topology), &known);
+    }
+    for (name, placement) in gone {
+        let members = applied.map(|applied| applied.members.iter());
+        let member = members
+            .into_iter()
+            .flatten()
+            .find(|member| member.name == name);
+        let leaving = Leaving {
+            placement,
+            address: member.map_or_else(|| "127.0.0.1".to_owned(), |member| member.address.clone()),
+            listen: member.map_or(Ipv4Addr::LOCALHOST.into(), |member| member.listen),
+            host: member.and_then(|member| member.host.clone()),
+            learner: member.is_some_and(|member| member.role == Role::Learner),
+        };
+        instance.leaving.insert(name, leaving);
+    }
+    for (member, place) in places(&new, instance, dir, state_root)? {
+        let origin = Origin::Joining;
+        instance
+            .members
+            .insert(member.name.clone(), Placement { origin, ..place });
+    }
+    Ok(())
+}
+
+fn founders(topology: &Topology, instance: &Instance) -> Vec<Founder> {
+    let placed = topology.members.iter().filter_map(|member| {
+        let place = instance.members.get(&member.name)?;
+        (place.origin == Origin::Founder).then(|| Founder {
+            name: member.name.clone(),
+            peer_url: listed_peer_url(topology, member, place),
+        })
+    });
+    placed.collect()
+}
+
+fn places<'m>(
+    members: &[&'m Member],
+    instance: &Instance,
+    dir: &ClusterDir,
+    state_root: &Path,
+) -> Result<Vec<(&'m Member, Placement)>, StateError> {
+    let ports = ports(members, instance, dir, state_root)?;
+    let members = members.iter().zip(ports);
+    Ok(members
+        .map(|(member, (client, peer))| {
+            let cluster = &instance.cluster;
+            let place = Placement::of(member, cluster, dir.path(), client, peer);
+            (*member, place)
+        })
+        .collect())
+}
+
 // Client and peer port of each member, side by side as 2379 and 2380 are. A fixed port leaves its place in the block unused,
 // so that fixing or freeing one member's port moves no other's.
 fn ports(
-    topology: &Topology,
+    members: &[&Member],
+    instance: &Instance,
     dir: &ClusterDir,
     state_root: &Path,
 ) -> Result<Vec<(u16, u16)>, StateError> {
-    let members = &topology.members;
     if members
         .iter()
         .all(|member| member.client_port.is_some() && member.peer_port.is_some())
@@ -83,6 +176,7 @@ fn ports(
     }
     let len = u16::try_from(members.len() * 2).unwrap_or(u16::MAX);
     let mut avoid = remembered_blocks(state_root)?;
+    avoid.extend(ports_of(instance));
     avoid.extend(
         members
             .iter()
@@ -143,7 +237,8 @@ fn services(
 }
 
 fn ports_of(instance: &Instance) -> impl Iterator<Item = Range<u16>> {
-    let members = instance.members.values();
+    let leaving = instance.leaving.values().map(|leaving| &leaving.placement);
+    let members = instance.members.values().chain(leaving);
     members
         .flat_map(|at| [at.client_port, at.peer_port])
         .chain(instance.services.values().copied())
@@ -189,8 +284,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = ClusterDir::new(root.path(), "demo");
         let topology = topology(3);
-        let first = propose(&topology, &Found::Nothing, &dir, root.path()).unwrap();
-        let second = propose(&topology, &Found::Nothing, &dir, root.path()).unwrap();
+        let first = propose(&topology, None, &Found::Nothing, &dir, root.path()).unwrap();
+        let second = propose(&topology, None, &Found::Nothing, &dir, root.path()).unwrap();
         assert!(first.is_new);
         assert_ne!(first.instance.token, second.instance.token);
         let ports: Vec<u16> = first
@@ -211,11 +306,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = ClusterDir::new(root.path(), "demo");
         let mut topology = topology(3);
-        let first = propose(&topology, &Found::Nothing, &dir, root.path())
+        let first = propose(&topology, None, &Found::Nothing, &dir, root.path())
             .unwrap()
             .instance;
         let found = Found::Instance(first.clone());
-        let again = propose(&topology, &found, &dir, root.path()).unwrap();
+        let again = propose(&topology, None, &found, &dir, root.path()).unwrap();
         assert_eq!(
             again,
             Proposal {
@@ -225,7 +320,7 @@ mod tests {
         );
 
         topology.members[1].client_port = Some(9_999);
-        let moved = propose(&topology, &found, &dir, root.path()).unwrap();
+        let moved = propose(&topology, None, &found, &dir, root.path()).unwrap();
         assert!(moved.is_new);
         assert_eq!(moved.instance.members["infra1"].client_port, 9_999);
         assert_eq!(
@@ -235,10 +330,46 @@ mod tests {
     }
 
     #[test]
+    fn members_come_and_go_and_the_founders_stay_as_they_were() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = ClusterDir::new(root.path(), "demo");
+        let before = topology(3);
+        let first = propose(&before, None, &Found::Nothing, &dir, root.path())
+            .unwrap()
+            .instance;
+        let mut wanted = topology(4);
+        wanted.members.remove(2);
+        // As an instance of an older release, which knows of no founders.
+        for founders in [first.founders.clone(), Vec::new()] {
+            let older = Instance {
+                founders,
+                ..first.clone()
+            };
+            let found = Found::Instance(older);
+            let changed = propose(&wanted, Some(&before), &found, &dir, root.path())
+                .unwrap()
+                .instance;
+            assert_eq!(changed.founders, first.founders);
+            assert_eq!(changed.leaving["infra2"].placement, first.members["infra2"]);
+            let new = &changed.members["infra3"];
+            assert_eq!(new.origin, Origin::Joining);
+            let taken: Vec<u16> = ports_of(&first).map(|port| port.start).collect();
+            assert!(!taken.contains(&new.client_port) && !taken.contains(&new.peer_port));
+
+            let found = Found::Instance(changed);
+            let back = propose(&before, Some(&wanted), &found, &dir, root.path())
+                .unwrap()
+                .instance;
+            assert_eq!(back.members, first.members, "it comes back as it was");
+            assert_eq!(back.leaving.keys().collect::<Vec<_>>(), ["infra3"]);
+        }
+    }
+
+    #[test]
     fn ports_of_a_stopped_cluster_are_not_given_away() {
         let root = tempfile::tempdir().unwrap();
         let one = ClusterDir::new(root.path(), "one");
-        let first = propose(&topology(3), &Found::Nothing, &one, root.path())
+        let first = propose(&topology(3), None, &Found::Nothing, &one, root.path())
             .unwrap()
             .instance;
         let _lock = one.lock("up", false).unwrap();
@@ -250,7 +381,7 @@ mod tests {
         assert!(remembered_blocks(root.path()).unwrap().len() == 6);
         let mut same_place = topology(3);
         same_place.name = "one".to_owned();
-        let second = propose(&same_place, &Found::Nothing, &one, root.path())
+        let second = propose(&same_place, None, &Found::Nothing, &one, root.path())
             .unwrap()
             .instance;
         let ports = |instance: &Instance| {

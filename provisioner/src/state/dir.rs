@@ -228,6 +228,32 @@ impl ClusterDir {
         replace_json(&self.record_file(unit), &record, Durability::Volatile)
     }
 
+    /// Forgets a process.
+    pub fn forget_record(&self, unit: &Unit<'_>) -> Result<(), StateError> {
+        let record = self.record_file(unit);
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::io("delete", &record)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the data of a member that is in the cluster no more to where no member will find it, and says where. Its process is
+    /// forgotten as well: the next one under this name is another member.
+    pub fn set_aside(&self, member: &str, data: &Path) -> Result<Option<PathBuf>, StateError> {
+        self.forget_record(&Unit::Member(member))?;
+        if !data.exists() {
+            return Ok(None);
+        }
+        let removed = self.path.join("removed");
+        create_private_dir(&removed)?;
+        let mut names = (1..).map(|number| removed.join(format!("{member}.{number}")));
+        let place = names.find(|place| !place.exists()).unwrap_or(removed);
+        fs::rename(data, &place).map_err(StateError::io("move", data))?;
+        Ok(Some(place))
+    }
+
     /// Opens the journal for one run.
     pub fn journal(&self, verb: &str, steps: usize) -> Result<Journal, StateError> {
         Journal::begin(&self.path.join("journal.jsonl"), verb, steps)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::invalid::Problem;
-use super::model::{Bootstrap, ClientTls, Member, PeerTls, Topology};
+use super::model::{Bootstrap, ClientTls, Member, PeerTls, Role, Topology};
 use super::schema::File;
 use super::spans::{Path, Spans};
 use super::suggest::nearest;
@@ -136,7 +136,8 @@ fn waive(found: Vec<Problem>, allow: &BTreeMap<String, String>, spans: &Spans<'_
 }
 
 fn members(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
-    let count = topology.members.len();
+    let voters = topology.members.iter();
+    let count = voters.filter(|member| member.role == Role::Voter).count();
     let place = spans.value(&Path::root().key("name"));
     if count.is_multiple_of(2) {
         let survives = count / 2 - 1;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// A cluster as its topology file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -200,8 +202,9 @@ pub struct Member {
     pub flags: BTreeMap<String, String>,
 }
 
-/// A machine that is reached by SSH.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A machine that is reached by SSH. State directories remember it of members that are leaving.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SshHost {
     /// What ssh is asked to connect to: a name, an address or an entry of its configuration.
     pub destination: String,
@@ -248,7 +251,8 @@ impl SshHost {
 }
 
 /// What keeps members running on a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Keeper {
     /// A systemd unit for each.
     Systemd,

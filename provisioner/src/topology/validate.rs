@@ -263,6 +263,15 @@ impl Check<'_> {
         }
         self.uniqueness(&members);
         self.hosts(raw, &members);
+        let learns = |(member, _): &(Member, Path)| member.role == Role::Learner;
+        if !members.is_empty() && members.iter().all(learns) {
+            self.fault(
+                &root.key("member").index(0).key("role"),
+                "the cluster has no voter",
+                "nobody to learn from",
+                "remove the key: members are voters unless told otherwise",
+            );
+        }
         members
     }
 
@@ -337,9 +346,6 @@ impl Check<'_> {
         let host = strings
             .get("host")
             .and_then(|text| defaults.host(text, &path.key("host"), self));
-        if entry.role == schema::Role::Learner {
-            self.later(&path.key("role"), "role = \"learner\"", "remove it: a learner joins a running cluster, and every member of a new one is a voter");
-        }
         let address = match strings.get("address").map(|text| address::host(text)) {
             None => match &host {
                 Some(host) => host.destination.clone(),
@@ -389,7 +395,10 @@ impl Check<'_> {
         let flags = flags::merge(raw, &own, &binary, path, self.spans, &mut self.problems);
         Member {
             name,
-            role: Role::Voter,
+            role: match entry.role {
+                schema::Role::Voter => Role::Voter,
+                schema::Role::Learner => Role::Learner,
+            },
             binary,
             host,
             address,

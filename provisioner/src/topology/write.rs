@@ -6,8 +6,8 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::model::{
-    Binary, Bootstrap, ClientTls, Discovery, Keeper, Network, PeerTls, Protocol, Settings, SshHost,
-    Topology,
+    Binary, Bootstrap, ClientTls, Discovery, Keeper, Network, PeerTls, Protocol, Role, Settings,
+    SshHost, Topology,
 };
 
 /// Writes a topology whose parse is equal to it. Warnings' waivers are not part of a topology and are left out.
@@ -73,6 +73,10 @@ pub fn to_toml(topology: &Topology) -> String {
             let optional = [
                 ("host", member.host.as_ref().map(|host| text(&host.url()))),
                 ("zone", member.zone.as_deref().map(text)),
+                (
+                    "role",
+                    (member.role == Role::Learner).then(|| text("learner")),
+                ),
                 (
                     "client-port",
                     member.client_port.map(|port| i64::from(port).into()),

@@ -326,8 +326,8 @@ fn a_flag_that_the_etcd_version_lacks_is_refused() {
 fn what_comes_later_is_refused_by_name() {
     one(
         "name = \"a\"\n[[member]]\nname = \"m\"\nrole = \"learner\"\n",
-        "4:1 ",
-        &["role = \"learner\" is not available"],
+        "4:8 ",
+        &["the cluster has no voter"],
     );
 }
 

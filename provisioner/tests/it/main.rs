@@ -16,6 +16,7 @@ mod durability;
 mod ephemeral;
 mod hosts;
 mod lab;
+mod membership;
 mod pki;
 mod sandbox;
 mod services;

@@ -13,6 +13,7 @@ use crate::sandbox::{ETCD, INCLUDED, Sandbox, Server, each_server, is_running, k
 
 each_server! {
     names_and_addresses_of_the_guide_work_with_certificates
+    a_member_joins_whichever_way_the_others_found_each_other
     one_cluster_bootstraps_another
     the_public_service_bootstraps_a_cluster
     a_gateway_follows_the_members
@@ -47,6 +48,52 @@ fn service(sandbox: &Sandbox, cluster: &str, name: &str) -> Value {
 fn pid(sandbox: &Sandbox, cluster: &str, name: &str) -> i32 {
     let pid = service(sandbox, cluster, name)["pid"].as_i64();
     pid.unwrap().try_into().unwrap()
+}
+
+fn a_member_joins_whichever_way_the_others_found_each_other(server: Server) {
+    let tls = "[tls]\npeer = \"mutual\"\nclient = \"mutual\"\n";
+    let discovery = "[bootstrap]\nmethod = \"discovery\"\nservice = \"builtin\"\n";
+    let sandbox = Sandbox::new();
+    for (name, head, member) in [
+        ("srv", format!("{tls}{SRV}"), "infra3.example.com"),
+        (
+            "discovery",
+            format!("network = \"private\"\n{discovery}"),
+            "10.0.1.13",
+        ),
+    ] {
+        let address = member
+            .replace("infra3", "infra{0..2}")
+            .replace(".13", ".{10..12}");
+        let text = guide(name, &head, &address, server);
+        let file = sandbox.write(&format!("{name}.toml"), &text);
+        sandbox.provision(&["up", &file]).expect(0);
+        let new = format!(
+            "[[member]]\nname = \"infra3\"\naddress = \"{member}\"\nlisten = \"10.0.1.13\"\n\
+             client-port = 2379\npeer-port = 2380\n{}\n",
+            server.binary
+        );
+        fs::write(&file, format!("{text}{new}")).unwrap();
+        sandbox.provision(&["up", &file]).expect(0);
+        let listed = sandbox.etcdctl(name, &["member", "list"]).expect(0).stdout;
+        assert!(listed.contains("started, infra3"), "{listed}");
+        assert_eq!(listed.lines().count(), 4, "{listed}");
+        sandbox
+            .provision(&["plan", "--detailed-exitcode", &file])
+            .expect(0);
+        // Back to three, without the first: its records and addresses are not needed any more.
+        let fewer = text
+            .replace("{0..2}", "{1..2}")
+            .replace("{10..12}", "{11..12}");
+        fs::write(&file, format!("{fewer}{new}")).unwrap();
+        sandbox.provision(&["up", &file]).expect(0);
+        sandbox
+            .provision(&["plan", "--detailed-exitcode", name])
+            .expect(0);
+        sandbox.provision(&["restart", name]).expect(0);
+        sandbox.provision(&["down", name]).expect(0);
+        sandbox.provision(&["up", name]).expect(0);
+    }
 }
 
 #[test]

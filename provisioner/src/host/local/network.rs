@@ -18,19 +18,22 @@ use super::process::Process;
 // Holds the pid of the process that made the network it is in. Its children have other pids.
 const MADE_BY: &str = "PROVISION_NETWORK";
 // $1: addresses. A connection to one of them would come from the address itself, as if the member that is asked were asking, and
-// members check where others come from against their certificates: routes say that it comes from 127.0.0.1. The files live on a file system that is detached at once, so that nothing is left to clean up.
-const SETUP: &str = r#"set -e
-ip link set lo up
+// members check where others come from against their certificates: routes say that it comes from 127.0.0.1.
+const ADDRESSES: &str = r#"set -e
 for address in $1; do
     case $address in
     *:*) family=-6 source=::1 ;;
     *) family=-4 source=127.0.0.1 ;;
     esac
+    if [ -n "$(ip $family -oneline address show dev lo to "$address")" ]; then continue; fi
     ip $family address replace "$address" dev lo
     ip $family route del local "$address" dev lo table local
     ip $family route add local "$address" dev lo src $source table local
 done
-dir=$(mktemp -d)
+shift
+"#;
+// The files live on a file system that is detached at once, so that nothing is left to clean up.
+const FILES: &str = r#"dir=$(mktemp -d)
 mount -t tmpfs -o size=64k,mode=755 tmpfs "$dir"
 echo "nameserver 127.0.0.1" >"$dir/resolv.conf"
 printf 'passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n' >"$dir/nsswitch.conf"
@@ -40,8 +43,8 @@ for name in resolv.conf nsswitch.conf; do
 done
 umount -l "$dir"
 rmdir "$dir"
-shift
-exec "$@""#;
+"#;
+const GO_ON: &str = r#"exec "$@""#;
 
 /// Why a network of its own cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +114,11 @@ pub fn enter(
     let mut here = OsString::from("--wdns=");
     here.push(std::env::current_dir()?);
     command.args(["--net", "--mount"]).arg(here).arg("--");
+    // A member may have come to the file with an address of its own.
+    if !addresses.is_empty() {
+        let script = format!("{ADDRESSES}{GO_ON}");
+        command.args(["sh", "-c", &script, "sh", &listed(addresses)]);
+    }
     again(command, stdin)
 }
 
@@ -130,18 +138,21 @@ fn make(addresses: &[IpAddr], stdin: Option<&str>) -> Result<(), NetworkError> {
             said: String::from_utf8_lossy(&tried.stderr).trim().to_owned(),
         });
     }
-    let addresses: Vec<String> = addresses
-        .iter()
-        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-        .map(ToString::to_string)
-        .collect();
+    let script = format!("ip link set lo up\n{ADDRESSES}{FILES}{GO_ON}");
     let mut command = Command::new(path);
     command
         .args(unshare)
-        .args(["--", "sh", "-c", SETUP, "sh"])
-        .arg(addresses.join(" "))
+        .args(["--", "sh", "-c", &script, "sh", &listed(addresses)])
         .env(MADE_BY, std::process::id().to_string());
     again(command, stdin)
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    let addresses = addresses
+        .iter()
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
+    addresses.join(" ")
 }
 
 // unshare(1), nsenter(1) and the shell become what they are given, so that pid, streams and exit code stay those of this process.

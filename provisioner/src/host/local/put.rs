@@ -68,6 +68,15 @@ pub struct Remove {
     pub empty: Vec<PathBuf>,
 }
 
+/// Moves a directory away, under a name of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SetAside {
+    /// What.
+    pub from: PathBuf,
+    /// Into which directory.
+    pub to: PathBuf,
+}
+
 impl Put {
     /// Writes it: beside its place, flushed, and renamed, so that there is the old file or the whole new one.
     pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -166,6 +175,29 @@ impl Ask for Remove {
             }
         }
         Ok(())
+    }
+}
+
+impl Ask for SetAside {
+    const NAME: &'static str = "set-aside";
+    /// Where it is now; `None`: there was nothing.
+    type Answer = Option<PathBuf>;
+
+    async fn answer(self) -> Result<Option<PathBuf>, Error> {
+        if !self.from.exists() {
+            return Ok(None);
+        }
+        let dir = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.to);
+        dir().map_err(Error::io("make the directory", &self.to))?;
+        let name = self.from.file_name().unwrap_or_default().to_string_lossy();
+        let mut number = 1;
+        let mut free = self.to.join(format!("{name}.{number}"));
+        while free.exists() {
+            number += 1;
+            free = self.to.join(format!("{name}.{number}"));
+        }
+        fs::rename(&self.from, &free).map_err(Error::io("move away", &self.from))?;
+        Ok(Some(free))
     }
 }
 
