@@ -12,8 +12,8 @@ use super::run::{Apply, GATE_EVERY, GATE_LIMIT, Run, STOP_LIMIT};
 use super::stop::stop_all;
 use super::target::Until;
 use crate::error::Error;
-use crate::instance::Origin;
 use crate::host::local::SetAside;
+use crate::instance::Origin;
 use crate::observe::{CallError, Client, ListedMember};
 use crate::plan::{Ledger, Refusal, whose};
 use crate::render::peer_url;
@@ -109,7 +109,18 @@ impl Apply<'_> {
         let cancel = self.interrupt.token();
         let started = run.started.get_mut(name);
         self.wait_ready(name, started, &access, cancel).await?;
-        self.in_sync(name, run).await
+        self.in_sync(name, run).await?;
+        // Until then it counts as one that was never started, for the next plan and for the cluster's own checks.
+        self.agree(
+            name,
+            "its name in the list of members",
+            run,
+            async |_, list| match self.entry(name, &list) {
+                Some(entry) if !entry.name.is_empty() => Ok(Attempt::Done(())),
+                _ => Err(not_yet("it has not published its name")),
+            },
+        )
+        .await
     }
 
     /// Makes a learner a voter, unless it is one, and waits until it answers a linearizable read.
@@ -126,7 +137,7 @@ impl Apply<'_> {
         let promoted = self
             .agree(name, "promotion", run, async |client, list| {
                 match self.entry(name, &list) {
-                    None => Err(gone()),
+                    None => Err(not_yet("the cluster does not list it")),
                     Some(entry) if !entry.is_learner => Ok(Attempt::Done(entry.id)),
                     Some(entry) => {
                         client.promote(entry.id, CALL_LIMIT).await?;
@@ -380,7 +391,9 @@ impl Apply<'_> {
             .collect::<Result<_, _>>()?;
         let mut turn = 0;
         self.until(name, what, async || {
-            let (member, port) = places.get(turn % places.len().max(1)).ok_or_else(nobody)?;
+            let (member, port) = places
+                .get(turn % places.len().max(1))
+                .ok_or_else(|| not_yet("no other member runs"))?;
             let result = async {
                 let client = access.connect(member, *port, ASK_LIMIT).await?;
                 client.linearizable_read(ASK_LIMIT).await?;
@@ -461,12 +474,6 @@ fn is_final(error: &CallError) -> bool {
     ) || status.message().contains("too many learner")
 }
 
-fn gone() -> CallError {
-    CallError::Refused(Box::new(tonic::Status::not_found(
-        "the cluster does not list it any more",
-    )))
-}
-
-fn nobody() -> CallError {
-    CallError::Refused(Box::new(tonic::Status::unavailable("no other member runs")))
+fn not_yet(why: &str) -> CallError {
+    CallError::Refused(Box::new(tonic::Status::unavailable(why)))
 }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ExitCode};
-use crate::host::local::{AwaitEnd, EnsureUser, MakeDirs, Remove, SetAside, StartMember, StopMember, Tail};
+use crate::host::local::{
+    AwaitEnd, EnsureUser, MakeDirs, Remove, SetAside, StartMember, StopMember, Tail,
+};
 use crate::host::remote::{Ask, answer, serve};
 use crate::observe::MemberSight;
 use crate::runtime::runtime;

@@ -17,7 +17,9 @@ pub use keep::{AwaitEnd, Kept, Lines, StartMember, StopMember, Tail, main_proces
 pub use network::{NetworkError, enter};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
 pub use process::{Process, find_by_argument, host_name};
-pub use put::{Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, SetAside, UserId, checksum, checksum_of};
+pub use put::{
+    Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, SetAside, UserId, checksum, checksum_of,
+};
 pub use spawn::{
     Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with,
     run_foreground, version_text,

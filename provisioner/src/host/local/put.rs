@@ -187,7 +187,12 @@ impl Ask for SetAside {
         if !self.from.exists() {
             return Ok(None);
         }
-        let dir = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.to);
+        let dir = || {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.to)
+        };
         dir().map_err(Error::io("make the directory", &self.to))?;
         let name = self.from.file_name().unwrap_or_default().to_string_lossy();
         let mut number = 1;
