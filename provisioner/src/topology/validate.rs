@@ -91,16 +91,6 @@ impl Check<'_> {
             .push(Problem::error(self.spans.value(path), message, label).help(help));
     }
 
-    fn later(&mut self, path: &Path, what: &str, instead: &str) {
-        let problem = Problem::error(
-            self.spans.key(path),
-            format!("{what} is not available in this release"),
-            "of a later release",
-        )
-        .help(instead);
-        self.problems.push(problem);
-    }
-
     fn made_certificates(&mut self, topology: &Topology) {
         let etcd = topology
             .members
