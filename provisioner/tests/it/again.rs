@@ -36,9 +36,8 @@ fn a_discovery_that_came_to_nothing_is_done_again() {
         );
         sandbox.provision(&["up", &file]).expect(0);
         sandbox
-            .provision(&["plan", &file])
-            .expect(0)
-            .says(&["no change"]);
+            .provision(&["plan", "--detailed-exitcode", &file])
+            .expect(0);
         sandbox
             .provision(&["down", "--purge", "--yes", "demo"])
             .expect(0);
@@ -110,9 +109,8 @@ fn a_change_beside_the_members_is_remembered() {
         .says(&["gateway0  answers"]);
     for target in [file.as_str(), "demo"] {
         sandbox
-            .provision(&["plan", target])
-            .expect(0)
-            .says(&["no change"]);
+            .provision(&["plan", "--detailed-exitcode", target])
+            .expect(0);
     }
     sandbox
         .provision(&["down", "--purge", "--yes", "demo"])

@@ -263,10 +263,10 @@ fn stock_etcd_is_rolled_out_and_runs_without_systemd_too() {
     hosts.etcdctl(&["put", "a", "b"]).expect(0);
     let on = |command: &str| hosts.place.on("infra0.example.com", command);
     on("systemctl list-units --all | grep provision-remote").expect(1);
-    let user = on("ps -o user= -p $(pgrep -f data-dir=/srv/etcd/clusters/remote)").expect(0);
+    let user = on("ps -o user= -p $(pgrep -o -f data-dir=/srv/etcd/clusters/remote)").expect(0);
     assert_eq!(user.stdout.trim(), "daemon");
     // Nothing brings this one back but `up`.
-    on("pkill -KILL -f data-dir=/srv/etcd/clusters/remote").expect(0);
+    on("pkill -KILL -o -f data-dir=/srv/etcd/clusters/remote").expect(0);
     wait_until("it is gone", || hosts.states()[0] == "stopped");
     hosts.up_file().expect(0).says(&["infra0  ready"]);
     let log = hosts

@@ -169,15 +169,12 @@ fn connections_are_made_again_when_a_member_comes_back() {
     run.time = Duration::from_secs(6);
     let report = std::thread::scope(|scope| {
         let running = scope.spawn(|| run.run().unwrap());
-        // The load is at work once the keys that it writes can be read.
+        // The load is at work once keys that it writes can be read; the first of them is there since the members are ready.
         let read = Operation::RangeLinearizable {
-            keys: Keys {
-                count: 1,
-                order: Order::Sequential,
-            },
+            keys: keys(Order::Random),
         };
         let deadline = Instant::now() + Duration::from_secs(5);
-        while load(&cluster, 1, read, 1).run().unwrap().succeeded == 0 {
+        while load(&cluster, 1, read, 100).run().unwrap().succeeded < 10 {
             assert!(Instant::now() < deadline);
         }
         cluster.kill(1);
