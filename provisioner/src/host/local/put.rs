@@ -184,8 +184,12 @@ impl Ask for SetAside {
     type Answer = Option<PathBuf>;
 
     async fn answer(self) -> Result<Option<PathBuf>, Error> {
-        if !self.from.exists() {
-            return Ok(None);
+        let entries = fs::read_dir(&self.from).map(|mut entries| entries.next().is_some());
+        match entries {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", &self.from)(error)),
         }
         let dir = || {
             fs::DirBuilder::new()
