@@ -49,6 +49,12 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitCode, Error> {
     enter_network(&loaded, None)?;
     loaded.warn(&context.output);
     let topology = loaded.topology;
+    if topology.members.iter().any(|member| member.host.is_some()) {
+        return Err(Error::usage(
+            "`bench` measures clusters of this machine: it reads what their processes use",
+            "remove the members' `host`",
+        ));
+    }
     let contenders = contenders(&topology, args.against.as_deref())?;
     let machine = Machine::look();
     let mut samples: Vec<Samples> = contenders.iter().map(|_| Samples::default()).collect();

@@ -33,6 +33,21 @@ fn interrupt(child: &Child) {
 }
 
 #[test]
+fn members_on_hosts_are_refused() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.write(
+        "demo.toml",
+        "name = \"demo\"\n[[member]]\nname = \"infra0\"\nhost = \"ssh://10.0.1.10\"\n",
+    );
+    for args in [&["bench", &file][..], &["run", &file, "--", "true"]] {
+        sandbox
+            .provision(args)
+            .expect(2)
+            .says(&["this machine", "remove the members' `host`"]);
+    }
+}
+
+#[test]
 fn quick_bench_compares_two_binaries_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     let file = sandbox.topology("demo", 1, true, ETCD.binary);
