@@ -213,22 +213,28 @@ impl Cluster {
             let unit_dir = self.dir.unit_dir(&Unit::Member(&member.name));
             let place = proposal.instance.members.get(&member.name);
             let there = member.host.as_ref().zip(program.checksum.as_ref());
-            let there = there.map(|(host, sum)| deployment::program_path(host, &program.path, sum));
+            let there = there.map(|(host, checksum)| {
+                let path = deployment::program_path(host, &program.path, checksum);
+                (path, checksum)
+            });
             let given = render::given(
                 &self.topology,
                 member,
                 &proposal.instance,
                 program.server,
-                there.as_ref().unwrap_or(&program.path),
+                there.as_ref().map_or(&program.path, |(path, _)| path),
                 place
                     .and_then(|place| place.host_dir.as_ref())
                     .unwrap_or(&unit_dir),
             )?;
             argv.insert(member.name.clone(), given.argv.clone());
-            if let (Some(host), Some(place), Some(there)) = (&member.host, place, &there) {
+            if let (Some(host), Some(place), Some((there, checksum))) =
+                (&member.host, place, &there)
+            {
                 let program = deployment::Program {
                     here: &program.path,
                     there,
+                    checksum,
                 };
                 let deployment =
                     Deployment::new(&self.topology, host, &member.name, place, program, given);
@@ -451,6 +457,7 @@ fn wanted_files(
             Content::Text(text) => Some(checksum(text.as_bytes())),
             Content::CopyOf(path) if about_to_be_written(path) => None,
             Content::CopyOf(path) => checksum_of(path)?,
+            Content::Program(_, checksum) => Some(checksum.clone()),
         };
         wanted.installed.insert(file.path.clone(), checksum);
     }
