@@ -322,6 +322,7 @@ impl Cluster {
         let program = deployment::Program {
             here: &program.path,
             there: &there,
+            checksum: program.checksum.as_deref().unwrap_or_default(),
         };
         Ok(Deployment::new(
             &self.topology,
@@ -570,6 +571,7 @@ fn wanted_files(
             Content::Text(text) => Some(checksum(text.as_bytes())),
             Content::CopyOf(path) if about_to_be_written(path) => None,
             Content::CopyOf(path) => checksum_of(path)?,
+            Content::Program(_, checksum) => Some(checksum.clone()),
         };
         wanted.installed.insert(file.path.clone(), checksum);
     }

@@ -65,6 +65,8 @@ pub enum Content {
     Text(String),
     /// What is in this file here.
     CopyOf(PathBuf),
+    /// A program here, and its checksum.
+    Program(PathBuf, String),
 }
 
 // Settings may hold secrets.
@@ -73,6 +75,7 @@ impl fmt::Debug for Content {
         match self {
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
             Self::CopyOf(path) => write!(f, "CopyOf({})", path.display()),
+            Self::Program(path, _) => write!(f, "Program({})", path.display()),
         }
     }
 }
@@ -98,6 +101,8 @@ pub struct Program<'a> {
     pub here: &'a Path,
     /// There.
     pub there: &'a Path,
+    /// Its checksum.
+    pub checksum: &'a str,
 }
 
 impl Deployment {
@@ -117,7 +122,7 @@ impl Deployment {
             path: program.there.to_owned(),
             mode: 0o755,
             owner: FileOwner::Installer,
-            content: Content::CopyOf(program.here.to_owned()),
+            content: Content::Program(program.here.to_owned(), program.checksum.to_owned()),
         }];
         installed.extend(certificates(topology, place, &there));
 

@@ -157,7 +157,7 @@ async fn put(
 ) -> Result<(), Error> {
     let bytes = match &file.content {
         Content::Text(text) => Bytes::from(text.clone()),
-        Content::CopyOf(path) => contents.of(path)?,
+        Content::CopyOf(path) | Content::Program(path, _) => contents.of(path)?,
     };
     let put = Put {
         path: file.path.clone(),

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::deployment;
 use crate::error::Error;
-use crate::host::local::{AwaitEnd, Kept, Launched, Process, StopMember, Tail};
+use crate::host::local::{AFTER_KILL, AwaitEnd, Kept, Launched, Process, StopMember, Tail};
 use crate::host::remote::{Agent, Hosts};
 use crate::instance::Instance;
 use crate::observe::Observed;
 use crate::topology::Topology;
 
-// The kernel takes a killed process away at once unless it hangs in a system call.
-const AFTER_KILL: Duration = Duration::from_secs(5);
+// An agent that hangs is asked again; one that is gone says so at once.
 const RENEWED: Duration = Duration::from_secs(3600);
 const TAIL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -83,8 +80,7 @@ impl Target {
     pub(super) async fn gone(&self) -> Option<String> {
         match self {
             Self::Here(process) => {
-                // Woken by the kernel; the loop only renews a limit that no wait needs.
-                while !process.wait_gone(RENEWED).await.unwrap_or(true) {}
+                process.gone().await;
                 None
             }
             Self::There(agent, kept, process) => {
@@ -106,53 +102,24 @@ impl Target {
 
     /// Asks it to end, and kills it after the limit.
     pub(super) async fn stop(&self, until: Until, limit: Duration) -> Result<Stopped, Error> {
-        match self {
-            Self::Here(process) => stop_here(process, limit).await,
+        let killed = match self {
+            Self::Here(process) => process.stop(limit).await?,
             Self::There(agent, kept, process) => {
                 let stop = StopMember {
                     kept: kept.clone(),
-                    process: Some(process.clone()),
+                    process: process.clone(),
                     for_good: until == Until::Started,
                     limit,
                 };
-                let killed = agent.ask(&stop, limit + AFTER_KILL * 2).await?;
-                Ok(if killed {
-                    Stopped::Killed
-                } else {
-                    Stopped::Gracefully
-                })
+                agent.ask(&stop, limit + AFTER_KILL * 2).await?
             }
-        }
-    }
-}
-
-async fn stop_here(process: &Process, limit: Duration) -> Result<Stopped, Error> {
-    let signal = |signal| {
-        process
-            .signal(signal)
-            .map_err(|source| Error::because(format!("cannot signal pid {}", process.pid), source))
-    };
-    let wait = async |limit| {
-        process.wait_gone(limit).await.map_err(|source| {
-            Error::because(format!("cannot wait for pid {}", process.pid), source)
+        };
+        Ok(if killed {
+            Stopped::Killed
+        } else {
+            Stopped::Gracefully
         })
-    };
-    if !signal(Signal::TERM)? || wait(limit).await? {
-        return Ok(Stopped::Gracefully);
     }
-    signal(Signal::KILL)?;
-    if wait(AFTER_KILL).await? {
-        return Ok(Stopped::Killed);
-    }
-    let fix = format!(
-        "see `ps -o stat,wchan {}`: a process in state D hangs in the kernel, often on a disk",
-        process.pid
-    );
-    Err(Error::timed_out(
-        format!("the end of pid {}", process.pid),
-        limit + AFTER_KILL,
-        fix,
-    ))
 }
 
 /// A process that this run started.

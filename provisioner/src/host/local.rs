@@ -16,6 +16,7 @@ pub use claim::Claim;
 pub use keep::{AwaitEnd, Kept, Lines, StartMember, StopMember, Tail, main_process};
 pub use network::{NetworkError, enter};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
+pub(crate) use process::AFTER_KILL;
 pub use process::{Process, find_by_argument, host_name};
 pub use put::{
     Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, SetAside, UserId, checksum, checksum_of,

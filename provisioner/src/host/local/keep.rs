@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
@@ -16,9 +15,6 @@ use crate::host::remote::Ask;
 // systemd forks within milliseconds of being asked.
 const FORK_LIMIT: Duration = Duration::from_secs(20);
 const FORK_EVERY: Duration = Duration::from_millis(10);
-// The kernel takes a killed process away at once unless it hangs in a system call.
-const AFTER_KILL: Duration = Duration::from_secs(5);
-const RENEWED: Duration = Duration::from_secs(3600);
 
 /// What keeps a member running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +44,8 @@ pub struct StartMember {
 pub struct StopMember {
     /// What keeps it.
     pub kept: Kept,
-    /// Its process, if it has one.
-    pub process: Option<Process>,
+    /// Its process.
+    pub process: Process,
     /// Whether it stays stopped at the next boot.
     pub for_good: bool,
     /// How long it may take before it is killed.
@@ -139,39 +135,19 @@ impl Ask for StopMember {
     type Answer = bool;
 
     async fn answer(self) -> Result<bool, Error> {
-        if let Kept::BySystemd(unit) = &self.kept {
-            let verb: &[&str] = if self.for_good {
-                &["disable", "--now", "--no-block", unit]
-            } else {
-                &["stop", "--no-block", unit]
-            };
-            systemctl(verb).await?;
+        match &self.kept {
+            Kept::Alone(_) => self.process.stop(self.limit).await,
+            Kept::BySystemd(unit) => {
+                let verb: &[&str] = if self.for_good {
+                    &["disable", "--now", "--no-block", unit]
+                } else {
+                    &["stop", "--no-block", unit]
+                };
+                systemctl(verb).await?;
+                // systemd asks it, and a second request would cut its leave short.
+                self.process.end(self.limit).await
+            }
         }
-        let Some(process) = &self.process else {
-            return Ok(false);
-        };
-        let waited =
-            |source| Error::because(format!("cannot wait for pid {}", process.pid), source);
-        let signal = |signal| {
-            process.signal(signal).map_err(|source| {
-                Error::because(format!("cannot signal pid {}", process.pid), source)
-            })
-        };
-        if matches!(self.kept, Kept::Alone(..)) {
-            signal(Signal::TERM)?;
-        }
-        if process.wait_gone(self.limit).await.map_err(waited)? {
-            return Ok(false);
-        }
-        signal(Signal::KILL)?;
-        if process.wait_gone(AFTER_KILL).await.map_err(waited)? {
-            return Ok(true);
-        }
-        Err(Error::timed_out(
-            format!("the end of pid {}", process.pid),
-            self.limit + AFTER_KILL,
-            "see its state with ps: in state D it hangs in the kernel, often on a disk",
-        ))
     }
 }
 
@@ -180,8 +156,7 @@ impl Ask for AwaitEnd {
     type Answer = String;
 
     async fn answer(self) -> Result<String, Error> {
-        // Woken by the kernel; the loop only renews a limit that no wait needs.
-        while !self.process.wait_gone(RENEWED).await.unwrap_or(true) {}
+        self.process.gone().await;
         let Kept::BySystemd(unit) = &self.kept else {
             return Ok("ended".to_owned());
         };

@@ -11,10 +11,16 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use crate::error::Error;
+
 // One system call each: short enough that nobody waits for a process that is gone.
 const GONE_EVERY: Duration = Duration::from_millis(2);
 // Much longer than a kernel takes to free a few hundred megabytes and close some thousand files.
 const DYING_LIMIT: Duration = Duration::from_secs(2);
+
+// The kernel takes a killed process away at once unless it hangs in a system call.
+pub(crate) const AFTER_KILL: Duration = Duration::from_secs(5);
+const RENEWED: Duration = Duration::from_secs(3600);
 
 /// One process for as long as it lives: pid, its start time and the boot that the start time counts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +98,48 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits until it is gone, however long that takes.
+    pub async fn gone(&self) {
+        // Woken by the kernel; the loop only renews a limit that no wait needs.
+        while !self.wait_gone(RENEWED).await.unwrap_or(true) {}
+    }
+
+    /// Asks it to end, and kills it after `limit`. Answers whether it had to be killed.
+    pub async fn stop(&self, limit: Duration) -> Result<bool, Error> {
+        self.signal_or_say(Signal::TERM)?;
+        self.end(limit).await
+    }
+
+    /// Waits for the end of one that was asked to end, and kills it after `limit`. Answers whether it had to be killed.
+    pub async fn end(&self, limit: Duration) -> Result<bool, Error> {
+        let wait = async |limit| {
+            self.wait_gone(limit).await.map_err(|source| {
+                Error::because(format!("cannot wait for pid {}", self.pid), source)
+            })
+        };
+        if wait(limit).await? {
+            return Ok(false);
+        }
+        self.signal_or_say(Signal::KILL)?;
+        if wait(AFTER_KILL).await? {
+            return Ok(true);
+        }
+        let fix = format!(
+            "see `ps -o stat,wchan {}`: a process in state D hangs in the kernel, often on a disk",
+            self.pid
+        );
+        Err(Error::timed_out(
+            format!("the end of pid {}", self.pid),
+            limit + AFTER_KILL,
+            fix,
+        ))
+    }
+
+    fn signal_or_say(&self, signal: Signal) -> Result<bool, Error> {
+        self.signal(signal)
+            .map_err(|source| Error::because(format!("cannot signal pid {}", self.pid), source))
     }
 
     /// Waits until it is gone, at most for `limit`. Answers whether it is.

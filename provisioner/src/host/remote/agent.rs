@@ -58,12 +58,6 @@ impl Agent {
         })
     }
 
-    /// The machine, as an URL.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }

@@ -23,5 +23,5 @@ pub use agent::{Agent, Tunnel};
 pub use ask::Ask;
 pub use error::SshError;
 pub use hosts::Hosts;
-pub use serve::{HELLO, answer, serve};
+pub use serve::{answer, serve};
 pub use ssh::arguments as ssh_arguments;

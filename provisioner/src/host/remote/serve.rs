@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::host::local::{PUT_HEADER, Put};
 
 /// What the agent prints before it speaks HTTP/2.
-pub const HELLO: &str = "provision-agent 1";
+pub(super) const HELLO: &str = "provision-agent 1";
 // A line with a delay of 50 ms carries 160 MB/s through this window.
 pub(super) const WINDOW: u32 = 8 * 1024 * 1024;
 pub(super) const FRAME: u32 = 256 * 1024;
