@@ -29,7 +29,7 @@ pub struct Instance {
     /// By member name.
     pub members: BTreeMap<String, Placement>,
     /// Who formed the cluster, in the order of `initial-cluster`. Those members keep these settings whoever comes and goes later,
-    /// and the cluster's ID follows from them. Empty in instances of older releases until their membership changes.
+    /// and the cluster's ID follows from them. Empty until the membership changes: it is those who are there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<Founder>,
     /// Members that the topology has no more and that still have to leave the cluster, by name.

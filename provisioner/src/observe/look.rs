@@ -15,7 +15,7 @@ use super::member::{MemberSeen, MemberSight, NeededPort, running};
 use crate::deployment;
 use crate::error::Error;
 use crate::host::remote::Hosts;
-use crate::instance::Instance;
+use crate::instance::{Instance, Origin};
 use crate::render::listed_peer_url;
 use crate::services;
 use crate::state::{ClusterDir, Unit};
@@ -283,7 +283,8 @@ fn expected_cluster_id(sight: Sight<'_>) -> u64 {
     let founders: Vec<String> = if sight.instance.founders.is_empty() {
         let placed = sight.topology.members.iter().filter_map(|member| {
             let placement = sight.instance.members.get(&member.name)?;
-            Some(listed_peer_url(sight.topology, member, placement))
+            let founds = placement.origin == Origin::Founder;
+            founds.then(|| listed_peer_url(sight.topology, member, placement))
         });
         placed.collect()
     } else {

@@ -272,7 +272,10 @@ fn listed_standing(
             });
             continue;
         };
-        let is = match (entry.name.is_empty(), entry.is_learner) {
+        // A founder is nameless for a moment after its first start, and has voted since.
+        let place = wanted.instance.place(&name);
+        let founds = place.is_some_and(|place| place.origin == Origin::Founder);
+        let is = match (entry.name.is_empty() && !founds, entry.is_learner) {
             (true, learner) => Standing::Added { voter: !learner },
             (false, true) => Standing::Learner,
             (false, false) => Standing::Voter,

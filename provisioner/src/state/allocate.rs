@@ -64,7 +64,6 @@ pub fn propose(
                     .members
                     .insert(member.name.clone(), Placement { origin, ..place });
             }
-            instance.founders = founders(topology, &instance);
             services(topology, &mut instance, dir, state_root)?;
             Ok(Proposal {
                 instance,

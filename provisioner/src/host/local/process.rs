@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -102,8 +103,15 @@ impl Process {
 
     /// Waits until it is gone, however long that takes.
     pub async fn gone(&self) {
-        // Woken by the kernel; the loop only renews a limit that no wait needs.
-        while !self.wait_gone(RENEWED).await.unwrap_or(true) {}
+        loop {
+            match self.wait_gone(RENEWED).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                // It cannot be watched, which says nothing about it.
+                Err(_) if self.is_running() => sleep(GONE_EVERY).await,
+                Err(_) => return,
+            }
+        }
     }
 
     /// Asks it to end, and kills it after `limit`. Answers whether it had to be killed.
@@ -151,7 +159,8 @@ impl Process {
         loop {
             // A pidfd becomes readable when its process ends. Asking without blocking needs no thread that outlives the wait.
             let mut ends = [PollFd::new(&fd, PollFlags::IN)];
-            if poll(&mut ends, Some(&Timespec::default()))? > 0 {
+            // A signal that arrives right now interrupts even a call that does not wait.
+            if retry_on_intr(|| poll(&mut ends, Some(&Timespec::default())))? > 0 {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
