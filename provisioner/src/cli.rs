@@ -103,6 +103,10 @@ pub enum Verb {
     Replace(ReplaceArgs),
     /// Have another member lead.
     MoveLeader(MoveLeaderArgs),
+    /// Have members run another version, one at a time, the leader last.
+    Upgrade(UpgradeArgs),
+    /// Issue certificates again, or replace the CA, while the cluster runs.
+    Rotate(RotateArgs),
     /// Show every member: role, leader, term, lag, size, certificates, drift.
     Status(StatusArgs),
     /// Print the environment that makes etcdctl work.
@@ -331,14 +335,24 @@ pub struct RestartArgs {
   provision replace three-node-tls infra1             its disk is gone, or it does not start
   provision replace --dry-run three-node-tls infra1   the steps, with the quorum left at each
 
+  provision replace cluster.toml infra1 --with ssh://infra3.example.com --address 10.0.1.13
+                                                      its machine is gone: another takes its place
+
 The member is removed from the cluster and added again under its name, with an empty data directory, first as a learner. Until it is
-promoted the cluster has one voter less. What is left of its data is kept below the cluster's directory.")]
+promoted the cluster has one voter less. What is left of its data is kept below the cluster's directory. With --with the file is
+changed too, and a machine that is out of reach is left alone. `host` and `address` may also be changed by hand before.")]
 pub struct ReplaceArgs {
     /// Options of every change.
     #[command(flatten)]
     pub change: ChangeArgs,
     /// The member.
     pub member: String,
+    /// The machine that it shall live on from now on.
+    #[arg(long, value_name = "ssh://HOST")]
+    pub with: Option<String>,
+    /// Its advertised address there, where the file gives one.
+    #[arg(long, requires = "with")]
+    pub address: Option<String>,
 }
 
 /// `move-leader`
@@ -353,6 +367,67 @@ pub struct MoveLeaderArgs {
     /// Who should lead.
     #[arg(long, value_name = "MEMBER")]
     pub to: Option<String>,
+}
+
+/// `upgrade`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision upgrade cluster.toml --binary /opt/etcd-3.5/etcd
+  provision upgrade --member infra0 --binary /opt/etcd-3.5/etcd cluster.toml      one first, the others later
+  provision upgrade --dry-run cluster.toml --binary /opt/etcd-3.5/etcd
+  provision upgrade --rollback cluster.toml
+
+Versions go up by one minor at a time. Members that are not ready come first and the leader last, after it has handed over; each
+answers again before the next one stops. When writes wait longer than the budget no further member is touched. As long as some member
+runs the older version, --rollback goes back to it; later the way back is the snapshot from before. `binary` in the file is changed
+too, or may be changed by hand before.")]
+pub struct UpgradeArgs {
+    /// Options of every change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// The new program: a path or a name in PATH.
+    #[arg(long, value_name = "PATH", conflicts_with = "rollback")]
+    pub binary: Option<String>,
+    /// This member only; may be repeated.
+    #[arg(long = "member", value_name = "NAME", requires = "binary")]
+    pub members: Vec<String>,
+    /// Go back to what ran before the last upgrade.
+    #[arg(long)]
+    pub rollback: bool,
+    /// How long writes may wait before no further member is touched.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    pub budget: Duration,
+}
+
+/// `rotate`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision rotate certs three-node-tls
+  provision rotate ca three-node-tls
+  provision rotate ca --step cluster.toml             one stage; then give clients the new ca.crt, and repeat
+
+Certificates are read again by running members. A CA is replaced in three stages: every member trusts the new CA beside the old one,
+then every certificate is issued by the new one, then the old one is dropped; members are restarted one at a time. With `ca` in the
+file that is the new CA, else one is made. Clients with a copy of the CA's certificate need the one of the first stage before the
+second. A run that was cut off is finished by the next.")]
+pub struct RotateArgs {
+    /// What to replace.
+    pub what: Rotated,
+    /// Options of every change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Take the next stage only.
+    #[arg(long)]
+    pub step: bool,
+}
+
+/// What can be rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rotated {
+    /// Every certificate below the CA.
+    Certs,
+    /// The CA, and with it every certificate.
+    Ca,
 }
 
 /// `status`

@@ -18,14 +18,17 @@ use crate::host::local::{
     version_text,
 };
 use crate::host::remote::Hosts;
-use crate::instance::{Instance, Origin};
-use crate::observe::{Access, Observed, Sight, look, look_at_host};
+use crate::instance::{CaStage, Instance, Origin};
+use crate::observe::{Access, MemberFacts, Observed, Sight, look, look_at_host};
+use crate::output::Output;
 use crate::pki::{self, CertAction};
 use crate::plan::{self, CertChange, Plan, Wanted, WantedFiles};
 use crate::render::{self, Given, Server};
 use crate::services::{self, Service};
-use crate::state::{self, ClusterDir, Found, Proposal, Unit};
-use crate::topology::{self, Binary, ClientTls, Loaded, Member, Network, Role, Topology};
+use crate::state::{self, ClusterDir, Proposal, Unit};
+use crate::topology::{
+    self, Binary, ClientTls, Edit, EditError, Loaded, Member, Network, Role, Topology,
+};
 
 /// A cluster that a verb was pointed at.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct Cluster {
     /// The machines of members that have one.
     pub hosts: Hosts,
     state_root: PathBuf,
+    /// The file that `topology` was read from, and its text, where a verb changed that.
+    edited: Option<(PathBuf, String)>,
 }
 
 /// A cluster that exists: it has an instance.
@@ -66,6 +71,7 @@ pub struct Programs {
 struct MemberProgram {
     path: PathBuf,
     server: Server,
+    version: String,
     /// Of a program that goes to another machine.
     checksum: Option<String>,
 }
@@ -91,6 +97,14 @@ pub enum Asked {
     Replace(String),
     /// This member, or any other than now, to lead.
     Lead(Option<String>),
+    /// Another program for members, which this is the way back from.
+    Upgrade,
+    /// The program from before an upgrade.
+    Rollback,
+    /// Every certificate issued again.
+    Certificates,
+    /// The CA's replacement brought to this stage.
+    Ca(CaStage),
 }
 
 /// Everything that the planner and `apply` need to know about what is wanted.
@@ -116,6 +130,8 @@ pub struct Prepared {
     pub certificates: Vec<CertAction>,
     /// What members need on their hosts, where they have one.
     pub deployments: BTreeMap<String, Deployment>,
+    /// The version of each member's program.
+    pub versions: BTreeMap<String, String>,
     changes: Vec<CertChange>,
     host_files: BTreeMap<String, WantedFiles>,
 }
@@ -130,50 +146,84 @@ impl Cluster {
             dir,
             hosts: Hosts::default(),
             state_root: state_root.to_owned(),
+            edited: None,
         }
     }
 
     /// Reads the topology that `target` names: a file, `-`, or a cluster that is remembered.
     pub fn open(target: &str, context: &Context) -> Result<Self, Error> {
-        let of = |topology| Self::new(topology, &context.state_root);
-        match locate(target, context)? {
-            Located::File(path) => {
-                let loaded = topology::load(&path)?;
-                let dir = ClusterDir::new(&context.state_root, &loaded.topology.name);
-                enter_network(&loaded, alive(&dir)?.as_ref())?;
-                loaded.warn(&context.output);
-                Ok(of(loaded.topology))
+        Self::open_with(target, &[], context)
+    }
+
+    /// The same with changes of the file, which [`Self::save_edit`] writes.
+    pub fn open_with(target: &str, edits: &[Edit<'_>], context: &Context) -> Result<Self, Error> {
+        let located = locate(target, context)?;
+        let path = match &located {
+            Located::File(path) => path.clone(),
+            Located::Name(dir) => dir.topology_file(),
+        };
+        let mut loaded = topology::load(&path)?;
+        let mut edited = None;
+        if !edits.is_empty() {
+            if loaded.from_stdin {
+                return Err(Error::usage(
+                    "what is read from standard input cannot be changed there",
+                    "name a file, or the cluster",
+                ));
             }
-            Located::Name(dir) => {
-                let loaded = topology::load(&dir.topology_file())?;
-                enter_network(&loaded, alive(&dir)?.as_ref())?;
-                Ok(of(loaded.topology))
+            let mut text = loaded.text.to_string();
+            for edit in edits {
+                text = topology::edit(&text, *edit)
+                    .map_err(|error| not_edited(error, &loaded.file))?;
             }
+            loaded = topology::load_as(&path, &text)?;
+            // What is remembered of a cluster is saved with everything else of the run.
+            edited = matches!(located, Located::File(_)).then_some((path, text));
         }
+        let dir = ClusterDir::new(&context.state_root, &loaded.topology.name);
+        enter_network(&loaded, alive(&dir)?.as_ref())?;
+        if let Located::File(_) = located {
+            loaded.warn(&context.output);
+        }
+        Ok(Self {
+            edited,
+            ..Self::new(loaded.topology, &context.state_root)
+        })
+    }
+
+    /// Writes the topology file as it was changed, if it was.
+    pub fn save_edit(&self, output: &Output) -> Result<(), Error> {
+        let Some((path, text)) = &self.edited else {
+            return Ok(());
+        };
+        state::replace_text(path, text)?;
+        output.note(format!("{} is changed", path.display()));
+        Ok(())
     }
 
     /// Finds each member's program and asks what it is.
     pub fn programs(&self) -> Result<Programs, Error> {
-        let mut known: BTreeMap<PathBuf, Server> = BTreeMap::new();
+        let mut known: BTreeMap<PathBuf, (Server, String)> = BTreeMap::new();
         let mut checksums: BTreeMap<PathBuf, String> = BTreeMap::new();
         let mut programs = BTreeMap::new();
         for member in &self.topology.members {
-            let mut find = || -> Result<(PathBuf, Server), Error> {
-                let Binary::Path(program) = &member.binary else {
-                    return Ok((
-                        included_member().map_err(|error| missing(error, &member.binary))?,
-                        Server::Member,
-                    ));
+            let mut find = || -> Result<(PathBuf, (Server, String)), Error> {
+                let path = match &member.binary {
+                    Binary::Included => included_member(),
+                    Binary::Path(program) => resolve(program),
                 };
-                let path = resolve(program).map_err(|error| missing(error, &member.binary))?;
+                let path = path.map_err(|error| missing(error, &member.binary))?;
                 let server = match known.get(&path) {
-                    Some(server) => *server,
-                    None => *known.entry(path.clone()).or_insert(server_of(&path)?),
+                    Some(server) => server.clone(),
+                    None => known
+                        .entry(path.clone())
+                        .or_insert(server_of(&path)?)
+                        .clone(),
                 };
                 Ok((path, server))
             };
             let at = |error: Error| error.at(&member.name, "find the binary");
-            let (path, server) = find().map_err(at)?;
+            let (path, (server, version)) = find().map_err(at)?;
             let checksum = match (&member.host, checksums.get(&path)) {
                 (None, _) => None,
                 (Some(_), Some(known)) => Some(known.clone()),
@@ -186,6 +236,7 @@ impl Cluster {
             let program = MemberProgram {
                 path,
                 server,
+                version,
                 checksum,
             };
             programs.insert(member.name.clone(), program);
@@ -218,25 +269,36 @@ impl Cluster {
 
     /// Puts together what is wanted. Under a lock when the caller means to apply it.
     pub fn prepare(&self, programs: Programs, asked: Asked) -> Result<Prepared, Error> {
-        let found = self.dir.load()?;
-        let applied = match found {
-            Found::Nothing => None,
-            Found::Instance(_) => applied(&self.dir)?,
+        let remembered = self.dir.load()?;
+        let applied = match remembered {
+            None => None,
+            Some(_) => applied(&self.dir)?,
         };
         let before = applied.as_ref();
-        let mut proposal =
-            state::propose(&self.topology, before, &found, &self.dir, &self.state_root)?;
-        let remembered = match found {
-            Found::Nothing => None,
-            Found::Instance(instance) => Some(instance),
+        let anew = match &asked {
+            Asked::Replace(name) => vec![name.as_str()],
+            _ => Vec::new(),
         };
+        let (dir, root) = (&self.dir, &self.state_root);
+        let mut proposal = state::propose(
+            &self.topology,
+            before,
+            &anew,
+            remembered.as_ref(),
+            dir,
+            root,
+        )?;
+        match asked {
+            Asked::Ca(stage) => proposal.instance.rotation = Some(stage),
+            Asked::Upgrade => {
+                let programs = self.programs_left(before);
+                proposal.instance.before_upgrade.extend(programs);
+            }
+            Asked::Rollback => proposal.instance.before_upgrade.clear(),
+            _ => {}
+        }
         if asked != Asked::Nothing {
             self.check_asked(&asked, remembered.is_some())?;
-        }
-        if let Asked::Replace(name) = &asked
-            && let Some(place) = proposal.instance.members.get_mut(name)
-        {
-            place.origin = Origin::Joining;
         }
         let (mut argv, mut files) = (BTreeMap::new(), BTreeMap::new());
         let mut deployments = BTreeMap::new();
@@ -255,7 +317,10 @@ impl Cluster {
             self.dir.path(),
         );
         let now = OffsetDateTime::now_utc();
-        let certificates = pki::plan(&self.topology, &proposal.instance, now)?;
+        let certificates = match asked {
+            Asked::Certificates => pki::plan_all(&self.topology, &proposal.instance, now)?,
+            _ => pki::plan(&self.topology, &proposal.instance, now)?,
+        };
         let change = |action: &CertAction| CertChange {
             certificate: action.kind.to_string(),
             reason: action.reason.to_string(),
@@ -265,7 +330,10 @@ impl Cluster {
             .iter()
             .map(|(name, deployment)| Ok((name.clone(), wanted_files(deployment, &certificates)?)))
             .collect::<Result<_, Error>>()?;
+        let versions = programs.members.iter();
+        let versions = versions.map(|(name, program)| (name.clone(), program.version.clone()));
         Ok(Prepared {
+            versions: versions.collect(),
             asked,
             programs,
             remembered,
@@ -279,6 +347,22 @@ impl Cluster {
             changes,
             host_files,
         })
+    }
+
+    // What members ran that are to run another program from now on.
+    fn programs_left(&self, before: Option<&Topology>) -> Vec<(String, PathBuf)> {
+        let before = before.into_iter().flat_map(|topology| &topology.members);
+        let left = before.filter_map(|old| {
+            let mut members = self.topology.members.iter();
+            let new = members.find(|member| member.name == old.name)?;
+            match (&old.binary, &new.binary) {
+                (Binary::Path(left), Binary::Path(taken)) if left != taken => {
+                    Some((old.name.clone(), left.clone()))
+                }
+                _ => None,
+            }
+        });
+        left.collect()
     }
 
     /// What the process of a member is started with.
@@ -334,6 +418,24 @@ impl Cluster {
         ))
     }
 
+    /// Brings the CA's own files to a stage of its replacement. Under a lock.
+    pub fn take_ca_stage(&self, stage: CaStage) -> Result<(), Error> {
+        let Some(instance) = self.dir.load()? else {
+            return self.check_asked(&Asked::Ca(stage), false);
+        };
+        let now = OffsetDateTime::now_utc();
+        Ok(pki::take_stage(&self.topology, &instance, stage, now)?)
+    }
+
+    /// Remembers that a stage of the CA's replacement is over. Under a lock.
+    pub fn end_ca_stage(&self, stage: CaStage) -> Result<(), Error> {
+        if let Some(mut instance) = self.dir.load()? {
+            instance.rotation = stage.next();
+            self.dir.save(&instance)?;
+        }
+        Ok(())
+    }
+
     fn check_asked(&self, asked: &Asked, exists: bool) -> Result<(), Error> {
         let name = &self.topology.name;
         if !exists {
@@ -343,10 +445,10 @@ impl Cluster {
             ));
         }
         let named = match asked {
-            Asked::Nothing => &[][..],
             Asked::Restart(members) => members,
             Asked::Replace(member) => std::slice::from_ref(member),
             Asked::Lead(member) => member.as_slice(),
+            _ => &[][..],
         };
         let members = || self.topology.members.iter().map(|member| &*member.name);
         match named.iter().find(|name| !members().any(|it| it == **name)) {
@@ -384,19 +486,77 @@ impl Cluster {
                     .or_insert_with(|| place.clone());
             }
         }
+        // Those that move to another machine are where they were, until they are gone from there.
+        let places = proposed
+            .former
+            .iter()
+            .map(|(name, former)| (name, &former.placement));
+        for (name, place) in places {
+            instance.members.insert(name.clone(), place.clone());
+            let members = topology.members.iter_mut();
+            for member in members.filter(|member| member.name == *name) {
+                if let Some(former) = proposed.former_member(name) {
+                    *member = former;
+                }
+            }
+        }
         let (topology, instance) = with_leaving(topology, instance);
-        look(
-            Sight {
-                topology: &topology,
-                instance: &instance,
-                wanted: proposed,
-                dir: &self.dir,
-                hosts: &self.hosts,
-                files: &prepared.host_paths(),
-            },
-            limit,
-        )
-        .await
+        let files = prepared.host_paths();
+        let sight = Sight {
+            topology: &topology,
+            instance: &instance,
+            wanted: proposed,
+            dir: &self.dir,
+            hosts: &self.hosts,
+            files: &files,
+        };
+        let (observed, destinations) = tokio::join!(
+            look(sight, limit),
+            self.look_at_destinations(proposed, &files, limit)
+        );
+        let (mut observed, destinations) = (observed?, destinations?);
+        for (name, facts) in &mut observed.members {
+            let leaves = proposed.leaving.contains_key(name);
+            if (leaves || proposed.former.contains_key(name))
+                && let Some(unreachable) = facts.unreachable.take()
+            {
+                observed.out_of_reach.insert(name.clone(), unreachable);
+            }
+        }
+        for (name, there) in destinations {
+            if let Some(facts) = observed.members.get_mut(&name) {
+                *facts = MemberFacts {
+                    process: facts.process.take(),
+                    health: facts.health.clone(),
+                    had_data: facts.had_data,
+                    ..there
+                };
+            }
+        }
+        Ok(observed)
+    }
+
+    // Where members that move to another machine are to live.
+    async fn look_at_destinations(
+        &self,
+        proposed: &Instance,
+        files: &BTreeMap<String, Vec<PathBuf>>,
+        limit: Duration,
+    ) -> Result<BTreeMap<String, MemberFacts>, Error> {
+        let mut topology = self.topology.clone();
+        let mut instance = proposed.clone();
+        let moves = |name: &String| proposed.former.contains_key(name);
+        topology.members.retain(|member| moves(&member.name));
+        instance.members.retain(|name, _| moves(name));
+        let sight = Sight {
+            topology: &topology,
+            instance: &instance,
+            wanted: &instance,
+            dir: &self.dir,
+            hosts: &self.hosts,
+            files,
+        };
+        Ok(look_at_host(sight, limit).await?.members)
     }
 
     /// Plans the way from what is to what is wanted.
@@ -407,6 +567,7 @@ impl Cluster {
             remembered: prepared.remembered.as_ref(),
             instance: &prepared.proposal.instance,
             argv: &prepared.argv,
+            versions: &prepared.versions,
             services: &prepared.services,
             certificates: &prepared.changes,
             files: &prepared.host_files,
@@ -414,18 +575,19 @@ impl Cluster {
         };
         Ok(match &prepared.asked {
             Asked::Lead(to) => plan::move_leader(&wanted, observed, to.as_deref())?,
-            Asked::Nothing | Asked::Restart(_) | Asked::Replace(_) => plan::up(&wanted, observed)?,
+            _ => plan::up(&wanted, observed)?,
         })
     }
 
     fn to_restart(&self, asked: &Asked) -> BTreeSet<String> {
         match asked {
-            Asked::Restart(members) if members.is_empty() => {
+            Asked::Restart(members) if !members.is_empty() => members.iter().cloned().collect(),
+            // Whom a member trusts it learns at its start; what it shows it reads again by itself.
+            Asked::Restart(_) | Asked::Ca(CaStage::Trust | CaStage::Drop) => {
                 let members = self.topology.members.iter();
                 members.map(|member| member.name.clone()).collect()
             }
-            Asked::Restart(members) => members.iter().cloned().collect(),
-            Asked::Nothing | Asked::Replace(_) | Asked::Lead(_) => BTreeSet::new(),
+            _ => BTreeSet::new(),
         }
     }
 }
@@ -466,7 +628,7 @@ impl Known {
 
     /// Loads the cluster of a state directory, if it has been up.
     pub fn load(dir: ClusterDir) -> Result<Option<Self>, Error> {
-        let Found::Instance(instance) = dir.load()? else {
+        let Some(instance) = dir.load()? else {
             return Ok(None);
         };
         let Some(topology) = applied(&dir)? else {
@@ -615,7 +777,7 @@ fn no_network(error: NetworkError) -> Error {
 
 // Any process of the cluster.
 fn alive(dir: &ClusterDir) -> Result<Option<Process>, Error> {
-    let Found::Instance(instance) = dir.load()? else {
+    let Some(instance) = dir.load()? else {
         return Ok(None);
     };
     let services = dir.services()?;
@@ -670,7 +832,7 @@ fn locate(target: &str, context: &Context) -> Result<Located, Error> {
     let dir = ClusterDir::new(&context.state_root, target);
     if names.iter().any(|name| name == target) || dir.path().exists() {
         // Says what is wrong with a directory that is not a cluster's.
-        if let Found::Instance(_) = dir.load()? {
+        if dir.load()?.is_some() {
             return Ok(Located::Name(dir));
         }
     }
@@ -717,6 +879,20 @@ fn applied(dir: &ClusterDir) -> Result<Option<Topology>, Error> {
     Ok(Some(topology::load(&path)?.topology))
 }
 
+fn not_edited(error: EditError, file: &str) -> Error {
+    let fix = match &error {
+        EditError::Address(_) => "give it with --address".to_owned(),
+        EditError::Toml(_) | EditError::NotWritten(_) => {
+            format!("change {file} by hand, and repeat the command without the option")
+        }
+    };
+    Error::Failed {
+        what: format!("{file} cannot be changed"),
+        fix: Some(fix),
+        source: Some(error.into()),
+    }
+}
+
 fn missing(error: BinaryError, binary: &Binary) -> Error {
     let fix = match binary {
         Binary::Included => {
@@ -727,11 +903,13 @@ fn missing(error: BinaryError, binary: &Binary) -> Error {
     Error::failed(error.to_string(), fix)
 }
 
-fn server_of(program: &Path) -> Result<Server, Error> {
+fn server_of(program: &Path) -> Result<(Server, String), Error> {
     let text =
         version_text(program).map_err(|error| Error::because("the binary does not run", error))?;
-    Server::from_version(&text).ok_or_else(|| {
-        let said = text.lines().next().unwrap_or("nothing").to_owned();
+    let said = text.lines().next().unwrap_or("nothing").to_owned();
+    let version = said.rsplit(' ').next().unwrap_or_default().to_owned();
+    let server = Server::from_version(&text).map(|server| (server, version));
+    server.ok_or_else(|| {
         Error::failed(
             format!(
                 "{} is neither etcd nor member: its --version says {said:?}",

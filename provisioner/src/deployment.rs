@@ -4,6 +4,7 @@
 //! INSTALL/bin/member-CHECKSUM              the program, under a name of its own: what runs is never overwritten
 //! DATA/clusters/NAME/members/MEMBER/       its home, of the layout of a state directory
 //!   certs/  member.env  data/  log         log: without systemd
+//! DATA/clusters/NAME/removed/              data of members that are gone
 //! /etc/systemd/system/provision-NAME-MEMBER.service
 //! ```
 
@@ -185,6 +186,12 @@ pub fn kept(host: &SshHost, cluster: &str, member: &str, place: &Placement) -> K
         Keeper::Systemd => Kept::BySystemd(unit_name(cluster, member)),
         Keeper::Process => Kept::Alone(place.host_dir.clone().unwrap_or_default().join("log")),
     }
+}
+
+/// Where the data of members that are gone is kept on their hosts.
+#[must_use]
+pub fn removed_dir(home: &Path) -> PathBuf {
+    home.ancestors().nth(2).unwrap_or(home).join("removed")
 }
 
 /// Everything that is of this member alone on its host.

@@ -35,6 +35,15 @@ pub struct Instance {
     /// Members that the topology has no more and that still have to leave the cluster, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub leaving: BTreeMap<String, Leaving>,
+    /// Where members that are replaced on another machine were, until they are gone from there, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub former: BTreeMap<String, Leaving>,
+    /// What members ran before the last upgrade, where that was another program, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub before_upgrade: BTreeMap<String, PathBuf>,
+    /// How far the CA's replacement has come, while it is being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<CaStage>,
     /// Ports of what runs beside the members, by what they are for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, u16>,
@@ -78,6 +87,18 @@ pub enum Origin {
     Joining,
     /// It was added and has been started with this `initial-cluster`.
     Joined(String),
+}
+
+/// A stage of a CA's replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaStage {
+    /// Everybody comes to trust the new CA beside the old one.
+    Trust,
+    /// Every certificate is issued anew, by the new CA.
+    Reissue,
+    /// Nobody trusts the old CA any more.
+    Drop,
 }
 
 /// Where one member lives.
@@ -129,6 +150,9 @@ impl Instance {
             members: BTreeMap::new(),
             founders: Vec::new(),
             leaving: BTreeMap::new(),
+            former: BTreeMap::new(),
+            before_upgrade: BTreeMap::new(),
+            rotation: None,
             services: BTreeMap::new(),
         }
     }
@@ -138,6 +162,12 @@ impl Instance {
         self.leaving
             .iter()
             .map(|(name, leaving)| leaving.member(name))
+    }
+
+    /// A member where it was before it was replaced on another machine, if it has not gone from there.
+    #[must_use]
+    pub fn former_member(&self, name: &str) -> Option<Member> {
+        Some(self.former.get(name)?.member(name))
     }
 
     /// The place of a member that stays, comes or goes.
@@ -150,6 +180,16 @@ impl Instance {
     /// The CA. The key is absent on disk when the operator brings the CA; the certificate is always a copy here.
     pub fn ca(&self) -> KeyPaths {
         KeyPaths::in_dir(&self.pki_dir, "ca")
+    }
+
+    /// The CA that takes its place, while it is being replaced.
+    pub fn next_ca(&self) -> KeyPaths {
+        KeyPaths::in_dir(&self.pki_dir, "next-ca")
+    }
+
+    /// The certificate of the CA that is being replaced.
+    pub fn old_ca(&self) -> PathBuf {
+        self.pki_dir.join("old-ca.crt")
     }
 
     /// The certificates that members made for themselves, in one file: what clients trust when there is no CA.
@@ -171,6 +211,18 @@ impl Instance {
 impl Origin {
     fn is_founder(&self) -> bool {
         *self == Self::Founder
+    }
+}
+
+impl CaStage {
+    /// What comes after it.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        match self {
+            Self::Trust => Some(Self::Reissue),
+            Self::Reissue => Some(Self::Drop),
+            Self::Drop => None,
+        }
     }
 }
 

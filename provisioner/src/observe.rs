@@ -15,4 +15,4 @@ pub use facts::{
     DataDir, Health, ListedMember, MemberFacts, Observed, PortTaken, Running, Unreachable, Vitals,
 };
 pub use look::{Sight, look, look_at, look_at_host};
-pub use member::{MemberSeen, MemberSight};
+pub use member::{MemberSeen, MemberSight, VERSION_FILE};

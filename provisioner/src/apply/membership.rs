@@ -11,6 +11,7 @@ use tonic::Code;
 use super::run::{Apply, GATE_EVERY, GATE_LIMIT, Run, STOP_LIMIT};
 use super::stop::stop_all;
 use super::target::Until;
+use crate::deployment;
 use crate::error::Error;
 use crate::host::local::SetAside;
 use crate::instance::Origin;
@@ -200,7 +201,12 @@ impl Apply<'_> {
     }
 
     /// Stops what is left of a member that was removed, puts its data aside and forgets it.
-    pub(super) async fn retire(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+    pub(super) async fn retire(
+        &self,
+        name: &str,
+        out_of_reach: Option<&str>,
+        run: &mut Run,
+    ) -> Result<(), Error> {
         // The plan may rest on the list of a member that had not heard the news.
         if let Some(entry) = self.listed(name, run).await? {
             let error = Error::failed(
@@ -209,9 +215,17 @@ impl Apply<'_> {
             );
             return Err(error.at(name, "set its data aside"));
         }
-        self.retire_process(name).await?;
-        self.set_aside(name, run).await?;
+        if let Some(why) = out_of_reach {
+            self.output.warn(format!(
+                "what member {name} has on its machine is left there: {why}. The cluster takes it back no more"
+            ));
+            self.cluster.dir.forget_record(&Unit::Member(name))?;
+        } else {
+            self.retire_process(name).await?;
+            self.set_aside(name, run).await?;
+        }
         run.instance.leaving.remove(name);
+        run.instance.former.remove(name);
         if let Some(place) = run.instance.members.get_mut(name) {
             place.origin = Origin::Joining;
         }
@@ -237,18 +251,26 @@ impl Apply<'_> {
     }
 
     async fn set_aside(&self, name: &str, run: &Run) -> Result<(), Error> {
-        let Some(place) = run.instance.place(name) else {
-            return Ok(());
+        let gone = run.instance.leaving.get(name);
+        let gone = run.instance.former.get(name).or(gone);
+        let (host, place) = match (gone, run.instance.members.get(name)) {
+            (Some(gone), _) => (gone.host.clone(), &gone.placement),
+            (None, Some(place)) => (self.member(name)?.host, place),
+            (None, None) => return Ok(()),
         };
-        let host = self.member(name)?.host;
         let kept = match (&host, &place.host_dir) {
             (Some(host), Some(home)) => {
                 let agent = self.cluster.hosts.agent(host).await?;
                 let aside = SetAside {
                     from: place.data_dir.clone(),
-                    to: home.join("removed"),
+                    to: deployment::removed_dir(home),
+                    name: name.to_owned(),
                 };
                 let kept = agent.ask(&aside, self.timeout).await?;
+                if gone.is_some() {
+                    let rest = deployment::traces(host, &run.instance.cluster, name, place);
+                    agent.ask(&rest, self.timeout).await?;
+                }
                 self.cluster.dir.forget_record(&Unit::Member(name))?;
                 kept
             }

@@ -1,5 +1,6 @@
 //! The availability receipt: a client that writes and reads while the cluster is changed.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -34,12 +35,38 @@ pub struct Receipt {
 #[derive(Debug)]
 pub struct Probe {
     stop: CancellationToken,
-    task: JoinHandle<Receipt>,
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    receipt: Receipt,
+    last_write: Instant,
+}
+
+impl Seen {
+    // The gap that is open counts as well.
+    fn now(&self) -> Receipt {
+        let open = u64::try_from(self.last_write.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Receipt {
+            longest_write_gap_ms: self.receipt.longest_write_gap_ms.max(open),
+            ..self.receipt.clone()
+        }
+    }
+}
+
+impl Receipt {
+    /// The longest time between two acknowledged writes.
+    #[must_use]
+    pub fn longest_write_gap(&self) -> Duration {
+        Duration::from_millis(self.longest_write_gap_ms)
+    }
 }
 
 impl std::fmt::Display for Receipt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let gap = duration::show(Duration::from_millis(self.longest_write_gap_ms));
+        let gap = duration::show(self.longest_write_gap());
         write!(
             f,
             "longest write gap {gap}, {} of {} probes failed",
@@ -53,14 +80,26 @@ impl Probe {
     #[must_use]
     pub fn start(access: Access, members: Vec<(Member, u16)>) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(access, members, stop.clone()));
-        Self { stop, task }
+        let seen = Arc::new(Mutex::new(Seen {
+            receipt: Receipt::default(),
+            last_write: Instant::now(),
+        }));
+        let task = tokio::spawn(run(access, members, Arc::clone(&seen), stop.clone()));
+        Self { stop, seen, task }
+    }
+
+    /// What it has seen so far.
+    #[must_use]
+    pub fn so_far(&self) -> Receipt {
+        lock(&self.seen).now()
     }
 
     /// Ends it and says what it saw.
     pub async fn finish(self) -> Option<Receipt> {
         self.stop.cancel();
-        self.task.await.ok()
+        self.task.await.ok()?;
+        let seen = lock(&self.seen);
+        Some(seen.receipt.clone())
     }
 }
 
@@ -71,35 +110,46 @@ struct Endpoints {
     client: Option<Client>,
 }
 
-async fn run(access: Access, members: Vec<(Member, u16)>, stop: CancellationToken) -> Receipt {
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn run(
+    access: Access,
+    members: Vec<(Member, u16)>,
+    seen: Arc<Mutex<Seen>>,
+    stop: CancellationToken,
+) {
     let mut endpoints = Endpoints {
         access,
         members,
         at: 0,
         client: None,
     };
-    let mut receipt = Receipt::default();
-    let mut last_write = Instant::now();
-    let gap = |receipt: &mut Receipt, since: Instant| {
-        let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        receipt.longest_write_gap_ms = receipt.longest_write_gap_ms.max(millis);
-    };
+    let mut number = 0;
     while !stop.is_cancelled() {
-        receipt.probes += 1;
-        if endpoints.write_and_read(receipt.probes).await {
-            gap(&mut receipt, last_write);
-            last_write = Instant::now();
-        } else {
-            receipt.failed += 1;
+        number += 1;
+        let done = endpoints.write_and_read(number).await;
+        {
+            let mut seen = lock(&seen);
+            seen.receipt.probes += 1;
+            if done {
+                seen.receipt = seen.now();
+                seen.last_write = Instant::now();
+            } else {
+                seen.receipt.failed += 1;
+            }
         }
         tokio::select! {
             () = sleep(PAUSE) => {}
             () = stop.cancelled() => {}
         }
     }
-    gap(&mut receipt, last_write);
+    {
+        let mut seen = lock(&seen);
+        seen.receipt = seen.now();
+    }
     endpoints.clean_up().await;
-    receipt
 }
 
 impl Endpoints {

@@ -20,10 +20,11 @@ use super::stop::stop_all;
 use super::target::{Started, Target, Until};
 use crate::cluster::{Cluster, Prepared};
 use crate::diagnose::{Diagnosis, diagnose};
+use crate::duration;
 use crate::error::Error;
-use crate::host::local::{Launch, Launched, Owner, Process, listeners, owner_of};
+use crate::host::local::{Launch, Launched, Owner, Process, Put, listeners, owner_of};
 use crate::instance::Instance;
-use crate::observe::{Access, CallError, Health, Observed, Vitals, claim, look_at};
+use crate::observe::{Access, CallError, Health, Observed, VERSION_FILE, Vitals, claim, look_at};
 use crate::output::Output;
 use crate::pki;
 use crate::plan::{Ledger, Plan, Planned, Refusal, Step};
@@ -61,6 +62,8 @@ pub struct Apply<'a> {
     pub accept_downtime: bool,
     /// How long members live.
     pub lifetime: Lifetime,
+    /// How long writes may be without an answer before no further member is touched.
+    pub budget: Option<Duration>,
     /// Asks to stop.
     pub interrupt: &'a Interrupt,
 }
@@ -115,7 +118,7 @@ impl Apply<'_> {
             access: None,
             instance: self.prepared.proposal.instance.clone(),
         };
-        let result = self.steps(plan, journal, &mut run).await;
+        let result = self.steps(plan, journal, &mut run, probe.as_ref()).await;
         let receipt = match probe {
             Some(probe) => probe.finish().await,
             None => None,
@@ -145,9 +148,16 @@ impl Apply<'_> {
         }
     }
 
-    async fn steps(&self, plan: &Plan, journal: &mut Journal, run: &mut Run) -> Result<(), Error> {
+    async fn steps(
+        &self,
+        plan: &Plan,
+        journal: &mut Journal,
+        run: &mut Run,
+        probe: Option<&Probe>,
+    ) -> Result<(), Error> {
         for planned in &plan.steps {
             self.interrupt.check()?;
+            self.check_budget(probe)?;
             let text = planned.step.to_string();
             journal.step(&text)?;
             self.output.detail(&text);
@@ -155,6 +165,26 @@ impl Apply<'_> {
             journal.step_done(&text)?;
         }
         Ok(())
+    }
+
+    fn check_budget(&self, probe: Option<&Probe>) -> Result<(), Error> {
+        let (Some(budget), Some(probe)) = (self.budget, probe) else {
+            return Ok(());
+        };
+        let seen = probe.so_far();
+        if seen.longest_write_gap() <= budget {
+            return Ok(());
+        }
+        Err(Error::refused(
+            format!(
+                "halted before the next member, because writes waited longer than {}: {seen}",
+                duration::show(budget)
+            ),
+            format!(
+                "see `provision status {}` and the members' logs; the same command goes on with a larger --budget, and `provision upgrade --rollback` goes back",
+                self.cluster.dir.name()
+            ),
+        ))
     }
 
     async fn step(&self, step: &Step, run: &mut Run) -> Result<(), Error> {
@@ -186,7 +216,10 @@ impl Apply<'_> {
             Step::Join { member } => self.join(member, run).await,
             Step::Promote { member } => self.promote(member, run).await,
             Step::Remove { member } => self.remove(member, run).await,
-            Step::Retire { member } => self.retire(member, run).await,
+            Step::Retire {
+                member,
+                out_of_reach,
+            } => self.retire(member, out_of_reach.as_deref(), run).await,
         }
     }
 
@@ -449,6 +482,9 @@ impl Apply<'_> {
                 let pid = target
                     .map(|target| format!("pid {}, ", target.process().pid))
                     .unwrap_or_default();
+                if started.is_some() {
+                    self.save_version(name, &vitals.version).await?;
+                }
                 line.done(format!("ready, {pid}{}:{port}", member.address));
                 Ok(vitals)
             }
@@ -470,6 +506,35 @@ impl Apply<'_> {
                 ))
             }
             Err(Waited(error)) => Err(error),
+        }
+    }
+
+    /// Writes beside a member's data which version has come to terms with them.
+    async fn save_version(&self, name: &str, version: &str) -> Result<(), Error> {
+        let facts = self.observed.members.get(name);
+        if facts.is_some_and(|facts| facts.version.as_deref() == Some(version)) {
+            return Ok(());
+        }
+        let text = format!("{version}/etcd3\n");
+        let (member, _) = self.place(name, true)?;
+        let place = self.prepared.proposal.instance.place(name);
+        let home = place.and_then(|place| place.host_dir.as_ref());
+        match (&member.host, home) {
+            (Some(host), Some(home)) => {
+                let put = Put {
+                    path: home.join(VERSION_FILE),
+                    mode: 0o644,
+                    owner: None,
+                    keep: false,
+                };
+                let agent = self.cluster.hosts.agent(host).await?;
+                agent.put(&put, text.into(), self.timeout).await
+            }
+            _ => {
+                let dir = self.cluster.dir.create_unit_dir(&Unit::Member(name))?;
+                let path = dir.join(VERSION_FILE);
+                Ok(self.cluster.dir.save_given(&path, &text)?)
+            }
         }
     }
 
@@ -691,7 +756,11 @@ impl Apply<'_> {
     pub(super) fn place(&self, name: &str, started: bool) -> Result<(Member, u16), Error> {
         let instance = &self.prepared.proposal.instance;
         let members = self.cluster.topology.members.iter().cloned();
-        let member = members
+        // One that moves is where it was until it is started.
+        let former = instance.former_member(name).filter(|_| !started);
+        let member = former.into_iter();
+        let member = member
+            .chain(members)
             .chain(instance.leaving_members())
             .find(|member| member.name == name);
         let wanted = instance.place(name).map(|placement| placement.client_port);

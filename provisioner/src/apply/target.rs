@@ -57,11 +57,17 @@ impl Target {
         let Some(process) = running.map(|running| running.process.clone()) else {
             return Ok(None);
         };
-        let members = topology.members.iter();
-        let host = members
-            .filter(|member| member.name == name)
-            .find_map(|member| member.host.as_ref());
-        let (Some(host), Some(place)) = (host, instance.members.get(name)) else {
+        let former = instance.former.get(name).or(instance.leaving.get(name));
+        let mut members = topology.members.iter();
+        let (host, place) = match former {
+            Some(former) => (former.host.as_ref(), Some(&former.placement)),
+            None => {
+                let member = members.find(|member| member.name == name);
+                let host = member.and_then(|member| member.host.as_ref());
+                (host, instance.members.get(name))
+            }
+        };
+        let (Some(host), Some(place)) = (host, place) else {
             return Ok(Some(Self::Here(process)));
         };
         let kept = deployment::kept(host, &instance.cluster, name, place);

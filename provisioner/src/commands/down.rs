@@ -126,7 +126,11 @@ async fn purge_hosts(known: &Known) -> Result<(), Error> {
         let place = known.instance.members.get(&member.name)?;
         Some(async move {
             let agent = known.hosts.agent(host).await?;
-            let traces = deployment::traces(host, known.dir.name(), &member.name, place);
+            let mut traces = deployment::traces(host, known.dir.name(), &member.name, place);
+            let homes = place.host_dir.iter();
+            traces
+                .all
+                .extend(homes.map(|home| deployment::removed_dir(home)));
             agent
                 .ask(&traces, PURGE_LIMIT)
                 .await

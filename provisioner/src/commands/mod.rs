@@ -14,6 +14,7 @@ pub mod logs;
 pub mod man;
 pub mod plan;
 pub mod render;
+pub mod rotate;
 pub mod run;
 pub mod schema;
 pub mod serve;
@@ -42,6 +43,8 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Restart(args) => change::restart(args, context),
         Verb::Replace(args) => change::replace(args, context),
         Verb::MoveLeader(args) => change::move_leader(args, context),
+        Verb::Upgrade(args) => change::upgrade(args, context),
+        Verb::Rotate(args) => rotate::run(args, context),
         Verb::Status(args) => status::run(args, context),
         Verb::Env(args) => env::run(args, context),
         Verb::List => list::run(context),

@@ -66,6 +66,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<ExitCode, Error> {
             accept_downtime: false,
             force_unlock: false,
             lifetime: Lifetime::Ours,
+            budget: None,
         };
         converge(&cluster, options, &inner, &interrupt).await?;
         let known = Known::load(cluster.dir.clone())?.ok_or_else(|| {

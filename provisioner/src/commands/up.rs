@@ -14,7 +14,6 @@ use crate::output::{Document, Format, Table};
 use crate::plan::{Plan, Refusal};
 use crate::render::client_urls;
 use crate::runtime::runtime;
-use crate::state::Found;
 use crate::topology::{Network, to_toml};
 
 // A running member answers in milliseconds; one that hangs is waited for by a step with its own deadline.
@@ -27,6 +26,7 @@ pub(super) struct Options {
     pub(super) accept_downtime: bool,
     pub(super) force_unlock: bool,
     pub(super) lifetime: Lifetime,
+    pub(super) budget: Option<Duration>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +59,7 @@ pub fn run(args: &UpArgs, context: &Context) -> Result<ExitCode, Error> {
             accept_downtime: args.accept_downtime,
             force_unlock: args.force_unlock,
             lifetime: Lifetime::Own,
+            budget: None,
         };
         let (plan, applied) = converge(&cluster, options, context, &interrupt).await?;
         report(&cluster, plan, applied, context)
@@ -88,6 +89,9 @@ pub(super) async fn carry_out(
     let programs = cluster.programs()?;
     let lock = cluster.dir.lock(verb, options.force_unlock)?;
     let result = async {
+        if let Asked::Ca(stage) = asked {
+            cluster.take_ca_stage(stage)?;
+        }
         let prepared = cluster.prepare(programs, asked)?;
         let observed = cluster
             .observe(&prepared, OBSERVE_LIMIT.min(options.timeout))
@@ -95,9 +99,14 @@ pub(super) async fn carry_out(
         let plan = cluster.plan(&prepared, &observed)?;
         let remember = || match prepared.asked {
             Asked::Lead(_) => Ok(()),
-            _ => cluster.dir.save_topology(&to_toml(&cluster.topology)),
+            Asked::Ca(stage) => {
+                cluster.dir.save_topology(&to_toml(&cluster.topology))?;
+                cluster.end_ca_stage(stage)
+            }
+            _ => Ok(cluster.dir.save_topology(&to_toml(&cluster.topology))?),
         };
         if plan.is_empty() {
+            cluster.save_edit(&context.output)?;
             remember()?;
             return Ok((plan, Applied::default()));
         }
@@ -108,6 +117,7 @@ pub(super) async fn carry_out(
             return Err(Refusal::margin(planned).into());
         }
         interrupt.check()?;
+        cluster.save_edit(&context.output)?;
         let mut journal = cluster.dir.journal(verb, plan.steps.len())?;
         let apply = Apply {
             cluster,
@@ -117,6 +127,7 @@ pub(super) async fn carry_out(
             timeout: options.timeout,
             accept_downtime: options.accept_downtime,
             lifetime: options.lifetime,
+            budget: options.budget,
             interrupt,
         };
         let result = apply.run(&plan, &mut journal).await;
@@ -146,7 +157,7 @@ pub(super) fn report(
 ) -> Result<ExitCode, Error> {
     let output = &context.output;
     let name = cluster.topology.name.clone();
-    let Found::Instance(instance) = cluster.dir.load()? else {
+    let Some(instance) = cluster.dir.load()? else {
         return Err(Error::because(
             format!("cluster {name} has no instance after up"),
             "its state directory was removed meanwhile",
@@ -172,6 +183,11 @@ pub(super) fn report(
             }
             Network::Private => format!("next: provision exec {name} -- etcdctl member list"),
         });
+    }
+    if instance.rotation.is_some() {
+        output.note(format!(
+            "its CA is being replaced: `provision rotate ca {name}` goes on with that"
+        ));
     }
     if output.format() != Format::Table {
         output.data(&Report {

@@ -17,6 +17,8 @@ pub struct Observed {
     pub services: BTreeMap<String, Option<Running>>,
     /// The membership as the cluster itself tells it, if any member could.
     pub membership: Option<Vec<ListedMember>>,
+    /// Why the machines of members that leave them could not be looked at, by member name. What runs there counts as stopped.
+    pub out_of_reach: BTreeMap<String, Unreachable>,
 }
 
 /// What is true about one member.
@@ -28,6 +30,8 @@ pub struct MemberFacts {
     pub data: DataDir,
     /// Whether it has been started before, so that its data directory should not be empty.
     pub had_data: bool,
+    /// The version that it ran when it was last ready, as it is written beside its data.
+    pub version: Option<String>,
     /// Its ports that somebody else holds; looked up only when it does not run.
     pub ports_taken: Vec<PortTaken>,
     /// Checksums of its files on its host, where it has one.
@@ -175,6 +179,7 @@ impl MemberFacts {
             process: None,
             data: DataDir::Empty,
             had_data,
+            version: None,
             ports_taken: Vec::new(),
             checksums: BTreeMap::new(),
             health: Health::Stopped,

@@ -117,7 +117,7 @@ async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error>
     let mut observed = Observed {
         members: hosts,
         services,
-        membership: None,
+        ..Observed::default()
     };
     let mut is_fresh = false;
     for (name, (health, membership)) in answers {
@@ -233,6 +233,7 @@ pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed,
                     process: seen.process,
                     data: seen.data,
                     had_data,
+                    version: seen.version,
                     ports_taken: seen.ports_taken,
                     checksums: seen.checksums,
                     health: Health::Stopped,
@@ -247,7 +248,7 @@ pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed,
     Ok(Observed {
         members: members?,
         services: services(sight)?,
-        membership: None,
+        ..Observed::default()
     })
 }
 

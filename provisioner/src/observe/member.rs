@@ -16,6 +16,9 @@ use crate::host::remote::Ask;
 use crate::render::ENV;
 use crate::state::Record;
 
+/// The file in a member's directory that says which version its data are of: `3.4.23/etcd3`, as Kubernetes's images of etcd write it.
+pub const VERSION_FILE: &str = "version.txt";
+
 /// What is known of a member before its machine is looked at.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MemberSight {
@@ -55,6 +58,8 @@ pub struct MemberSeen {
     pub process: Option<Running>,
     /// What its data directory holds.
     pub data: DataDir,
+    /// What its version file says.
+    pub version: Option<String>,
     /// Its ports that somebody else holds.
     pub ports_taken: Vec<PortTaken>,
     /// Checksums of the files that exist.
@@ -93,7 +98,10 @@ impl MemberSight {
                 checksums.insert(path.clone(), checksum);
             }
         }
+        let version = std::fs::read_to_string(self.dir.join(VERSION_FILE)).ok();
+        let version = version.and_then(|text| Some(text.split('/').next()?.trim().to_owned()));
         Ok(MemberSeen {
+            version,
             ports_taken: self.ports_taken(process.as_ref())?,
             process,
             data,

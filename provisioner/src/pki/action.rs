@@ -79,6 +79,8 @@ pub enum Reason {
     },
     /// The key beside it is another's.
     WrongKey,
+    /// Nothing is wrong with it.
+    Asked,
     /// Others than the owner may read the key.
     Exposed {
         /// The mode of the file.
@@ -120,6 +122,7 @@ impl fmt::Display for Reason {
             Self::WrongCa => f.write_str("of another CA"),
             Self::WrongUsage => f.write_str("lacks a purpose that it needs"),
             Self::WrongSubject { found } => write!(f, "made for {found}"),
+            Self::Asked => f.write_str("as asked"),
             Self::WrongKey => f.write_str("its key is another's"),
             Self::Exposed { mode } => write!(f, "others may read its key (mode {mode:04o})"),
             Self::Unreadable { why } => write!(f, "unreadable: {why}"),

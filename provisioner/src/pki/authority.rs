@@ -136,7 +136,7 @@ pub(super) fn validity(now: OffsetDateTime, days: i64) -> (OffsetDateTime, Offse
     (now - BACKDATED, now + Duration::days(days))
 }
 
-fn read_text(path: &Path) -> Result<String, PkiError> {
+pub(super) fn read_text(path: &Path) -> Result<String, PkiError> {
     std::fs::read_to_string(path).map_err(PkiError::io("read", path))
 }
 

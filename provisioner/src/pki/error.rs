@@ -121,7 +121,7 @@ impl PkiError {
             Self::KeyOfAnother { .. } => "give the key that the certificate was made with".into(),
             Self::CaNotValid { brought: true, .. } => "renew the CA, or set the clock".into(),
             Self::CaNotValid { brought: false, .. } => format!("set the clock if it is wrong, {purge}"),
-            Self::CaChanged { .. } => format!("put the former `ca` back: changing the CA of a cluster comes with a later release, {purge}"),
+            Self::CaChanged { .. } => format!("replace the cluster's CA by it with `provision rotate ca FILE`, or put the former `ca` back, {purge}"),
             Self::CaKeyLost { .. } => format!("restore the key from a backup, {purge}"),
             Self::NotPlaced { .. } => "run `provision up` with the topology that has this member".into(),
             Self::Issue { .. } => return None,

@@ -11,7 +11,7 @@ use rcgen::{
 use time::OffsetDateTime;
 
 use super::action::{CertAction, CertKind};
-use super::authority::{self, Authority};
+use super::authority::{self, Authority, read_text};
 use super::error::PkiError;
 use super::plan::{Wanted, plan, wanted};
 use super::write::{NewFile, write_files};
@@ -46,6 +46,8 @@ pub fn apply(
         return Ok(());
     }
     let authority = authority(topology, instance, actions, now)?;
+    // More than the one that signs, while it is being replaced.
+    let trusted = read_text(&instance.ca().cert)?;
     let mut wanted = wanted(topology, instance)?;
     wanted.retain(|wanted| actions.iter().any(|action| action.kind == wanted.kind));
     let mut by_dir: BTreeMap<PathBuf, Vec<NewFile>> = BTreeMap::new();
@@ -59,7 +61,7 @@ pub fn apply(
         by_dir
             .entry(dir)
             .or_default()
-            .extend(issue(wanted, &authority, topology, now)?);
+            .extend(issue(wanted, &authority, &trusted, topology, now)?);
     }
     // The time goes into fsync, so the directories are written side by side.
     let (sender, faults) = mpsc::channel();
@@ -116,11 +118,12 @@ fn authority(
 fn issue(
     wanted: &Wanted,
     authority: &Authority,
+    trusted: &str,
     topology: &Topology,
     now: OffsetDateTime,
 ) -> Result<Vec<NewFile>, PkiError> {
     if matches!(wanted.kind, CertKind::Trust(_)) {
-        return Ok(vec![public(&wanted.paths.cert, &authority.cert_pem)]);
+        return Ok(vec![public(&wanted.paths.cert, trusted)]);
     }
     let what = wanted.kind.to_string();
     let fault = |source| PkiError::Issue {
@@ -155,7 +158,7 @@ fn issue(
     ])
 }
 
-fn secret(path: &Path, pem: &str) -> NewFile {
+pub(super) fn secret(path: &Path, pem: &str) -> NewFile {
     NewFile {
         path: path.to_path_buf(),
         bytes: pem.as_bytes().to_vec(),
@@ -163,7 +166,7 @@ fn secret(path: &Path, pem: &str) -> NewFile {
     }
 }
 
-fn public(path: &Path, pem: &str) -> NewFile {
+pub(super) fn public(path: &Path, pem: &str) -> NewFile {
     NewFile {
         path: path.to_path_buf(),
         bytes: pem.as_bytes().to_vec(),

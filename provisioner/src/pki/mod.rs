@@ -4,7 +4,7 @@
 //! per member, the operator's for `env` and `exec`, and those of the clients that the topology names. Keys are 0600 in directories that are 0700, and every file is whole or
 //! absent. What is valid is kept: a second `ensure` does nothing.
 //!
-//! Does not replace a CA: every member trusts it, so that takes a rotation in steps, of a later release.
+//! `rotate` replaces the CA, which every member trusts, in stages.
 
 mod action;
 mod authority;
@@ -13,6 +13,7 @@ mod error;
 mod inspect;
 mod issue;
 mod plan;
+mod rotate;
 mod write;
 
 pub use action::{CertAction, CertKind, Reason};
@@ -20,5 +21,6 @@ pub use collect::collect;
 pub use error::PkiError;
 pub use inspect::{CertInfo, inspect};
 pub use issue::{apply, ensure};
-pub use plan::{OPERATOR, needs_ca, plan};
+pub use plan::{OPERATOR, needs_ca, plan, plan_all};
+pub use rotate::take_stage;
 pub use write::{NewFile, write_files};

@@ -12,6 +12,7 @@ use super::action::{CertAction, CertKind, Reason};
 use super::authority;
 use super::error::PkiError;
 use super::inspect::{CertInfo, inspect};
+use super::rotate::same;
 use crate::instance::{Instance, KeyPaths, Placement};
 use crate::render::record_name;
 use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
@@ -44,7 +45,7 @@ pub fn plan(
     let ca = ca(topology, instance, now, &mut actions)?;
     let days = i64::from(topology.tls.validity_days);
     for wanted in wanted(topology, instance)? {
-        if let Some(reason) = fault(&wanted, ca.as_ref(), days, now) {
+        if let Some(reason) = fault(&wanted, &instance.ca().cert, ca.as_ref(), days, now) {
             actions.push(CertAction {
                 kind: wanted.kind,
                 paths: wanted.paths,
@@ -58,6 +59,37 @@ pub fn plan(
         .any(|action| !matches!(action.kind, CertKind::Ca | CertKind::Trust(_)));
     let makes_ca = actions.iter().any(|action| action.kind == CertKind::Ca);
     if signs && !makes_ca && topology.tls.ca.is_none() && !instance.ca().key.exists() {
+        return Err(PkiError::CaKeyLost {
+            key: instance.ca().key,
+        });
+    }
+    Ok(actions)
+}
+
+/// Lists what [`plan`] does, and every certificate that is well.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_all(
+    topology: &Topology,
+    instance: &Instance,
+    now: OffsetDateTime,
+) -> Result<Vec<CertAction>, PkiError> {
+    let mut actions = plan(topology, instance, now)?;
+    if !needs_ca(topology) {
+        return Ok(actions);
+    }
+    for wanted in wanted(topology, instance)? {
+        let listed = actions.iter().any(|action| action.kind == wanted.kind);
+        if !listed && !matches!(wanted.kind, CertKind::Trust(_)) {
+            actions.push(CertAction {
+                kind: wanted.kind,
+                paths: wanted.paths,
+                reason: Reason::Asked,
+            });
+        }
+    }
+    if topology.tls.ca.is_none() && instance.ca().cert.exists() && !instance.ca().key.exists() {
         return Err(PkiError::CaKeyLost {
             key: instance.ca().key,
         });
@@ -92,7 +124,9 @@ fn ca(
         }
     };
     match (current, given) {
-        (Some(current), Some((files, info))) if current.der != info.der => {
+        (Some(current), Some((files, info)))
+            if current.der != info.der && instance.rotation.is_none() =>
+        {
             Err(PkiError::CaChanged {
                 given: files.cert.clone(),
                 current: paths.cert,
@@ -220,7 +254,13 @@ fn names(topology: &Topology, member: &Member) -> BTreeSet<String> {
     names
 }
 
-fn fault(wanted: &Wanted, ca: Option<&CertInfo>, days: i64, now: OffsetDateTime) -> Option<Reason> {
+fn fault(
+    wanted: &Wanted,
+    ca_cert: &Path,
+    ca: Option<&CertInfo>,
+    days: i64,
+    now: OffsetDateTime,
+) -> Option<Reason> {
     let info = match inspect(&wanted.paths.cert) {
         Ok(info) => info,
         Err(error) => return Some(unreadable(error)),
@@ -229,7 +269,8 @@ fn fault(wanted: &Wanted, ca: Option<&CertInfo>, days: i64, now: OffsetDateTime)
         return Some(Reason::WrongCa);
     };
     if matches!(wanted.kind, CertKind::Trust(_)) {
-        return (info.der != ca.der).then_some(Reason::WrongCa);
+        let same = info.der == ca.der && (!ca_cert.exists() || same(&wanted.paths.cert, ca_cert));
+        return (!same).then_some(Reason::WrongCa);
     }
     if !info.is_signed_by(ca) {
         return Some(Reason::WrongCa);

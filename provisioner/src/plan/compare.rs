@@ -27,7 +27,7 @@ pub(super) fn fixed(
     if old.client != new.client {
         return refuse("client TLS".to_owned(), word(old.client), word(new.client));
     }
-    if old.ca != new.ca {
+    if old.ca != new.ca && instance.rotation.is_none() {
         let name = |ca: &Option<CaFiles>| {
             ca.as_ref()
                 .map_or_else(|| "its own".to_owned(), |ca| ca.cert.display().to_string())
@@ -57,8 +57,15 @@ pub(super) fn fixed(
             continue;
         };
         let of = |what: &str| format!("the {what} of member {}", member.name);
-        if old.address != member.address {
-            return refuse(of("address"), old.address.clone(), member.address.clone());
+        let place = instance.members.get(&member.name);
+        let anew = place.is_some_and(|place| place.origin == Origin::Joining);
+        if old.address != member.address && !anew {
+            return Err(Refusal::Moved {
+                cluster: wanted.name.clone(),
+                member: member.name.clone(),
+                from: old.address.clone(),
+                to: member.address.clone(),
+            });
         }
         if matches!(old.binary, Binary::Included) != matches!(member.binary, Binary::Included) {
             return refuse(of("binary"), binary(old), binary(member));

@@ -8,6 +8,7 @@ use super::membership::{Membership, lost};
 use super::quorum::Ledger;
 use super::refusal::Refusal;
 use super::step::{CertChange, Installation, Plan, Planned, Step};
+use super::version;
 use crate::instance::Instance;
 use crate::observe::{DataDir, MemberFacts, Observed, Running, Unreachable};
 use crate::services::{self, Service, Turn};
@@ -26,6 +27,8 @@ pub struct Wanted<'a> {
     pub instance: &'a Instance,
     /// Each member's argument vector, program first.
     pub argv: &'a BTreeMap<String, Vec<String>>,
+    /// The version of each member's program.
+    pub versions: &'a BTreeMap<String, String>,
     /// What runs beside the members.
     pub services: &'a [Service],
     /// Certificates that are missing or no longer right.
@@ -49,6 +52,7 @@ pub struct WantedFiles {
 pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
     let membership = Membership::new(wanted, observed)?;
     check(wanted, observed, &membership)?;
+    version::gate(wanted, observed)?;
     let names = |keep: &dyn Fn(&str, &MemberFacts) -> bool| -> Vec<String> {
         wanted
             .topology
@@ -130,7 +134,9 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
             let argv = wanted.argv.get(name);
             let asked = wanted.restart.contains(name);
             let other = argv.is_some_and(|argv| *argv != running.argv);
-            membership.stays(name) && (asked || other || !stale(wanted, name, facts).is_empty())
+            let newer = other_version(wanted, name, facts).is_some();
+            let stale = newer || !stale(wanted, name, facts).is_empty();
+            membership.stays(name) && (asked || other || stale)
         })
     };
     // A member that is about to be restarted is waited for then; its old arguments may be why it is not ready.
@@ -161,6 +167,10 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
                     .iter()
                     .map(|path| format!("{} differs", path.display())),
             );
+        }
+        let facts = observed.members.get(&name);
+        if let Some((from, to)) = facts.and_then(|facts| other_version(wanted, &name, facts)) {
+            why.push(format!("version {from} -> {to}"));
         }
         if why.is_empty() {
             why.push("as asked".to_owned());
@@ -254,6 +264,17 @@ fn stale<'w>(wanted: &Wanted<'w>, name: &str, facts: &MemberFacts) -> Vec<&'w Pa
         .collect()
 }
 
+// What a member runs and should not: its program may have been replaced in its place.
+fn other_version<'f>(
+    wanted: &Wanted<'f>,
+    name: &str,
+    facts: &'f MemberFacts,
+) -> Option<(&'f str, &'f str)> {
+    let runs = facts.vitals()?.version.as_str();
+    let should = wanted.versions.get(name)?.as_str();
+    (runs != should).then_some((runs, should))
+}
+
 /// Whose part in the cluster changes.
 fn movers(wanted: &Wanted<'_>) -> Vec<String> {
     let Some(before) = wanted.remembered else {
@@ -285,7 +306,7 @@ fn check(
             compare::peer_ports(remembered, wanted.instance)?;
         }
         if let Some(applied) = wanted.applied.filter(|_| agreed) {
-            compare::fixed(applied, wanted.topology, remembered)?;
+            compare::fixed(applied, wanted.topology, wanted.instance)?;
         }
     }
     let path = |name: &str| {
@@ -304,7 +325,10 @@ fn check(
             return Err(Refusal::Unreachable {
                 member: name.clone(),
                 why: why.clone(),
-                fix: fix.clone(),
+                fix: format!(
+                    "{fix}; if the machine is gone for good: `provision replace {} {name} --with ssh://HOST`",
+                    wanted.topology.name
+                ),
             });
         }
         match &facts.data {
@@ -386,11 +410,12 @@ pub(super) struct Draft<'a> {
     learners: BTreeSet<String>,
     leader: Option<String>,
     up: Vec<String>,
+    out_of_reach: &'a BTreeMap<String, Unreachable>,
     steps: Vec<Planned>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(cluster: &'a str, voters: BTreeSet<String>, observed: &Observed) -> Self {
+    fn new(cluster: &'a str, voters: BTreeSet<String>, observed: &'a Observed) -> Self {
         let mut names = observed.members.keys();
         let leader = names.find(|name| observed.leads(name)).cloned();
         let up = observed
@@ -405,6 +430,7 @@ impl<'a> Draft<'a> {
             learners: BTreeSet::new(),
             leader,
             up,
+            out_of_reach: &observed.out_of_reach,
             steps: Vec::new(),
         }
     }
@@ -470,6 +496,7 @@ impl<'a> Draft<'a> {
     pub(super) fn retire(&mut self, member: &str) {
         self.step(Step::Retire {
             member: member.to_owned(),
+            out_of_reach: self.out_of_reach.get(member).map(|it| it.why.clone()),
         });
     }
 

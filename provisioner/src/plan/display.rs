@@ -54,7 +54,16 @@ impl fmt::Display for Step {
             Self::Join { member } => write!(f, "start {member} and wait until it is in sync"),
             Self::Promote { member } => write!(f, "promote {member} to a voter"),
             Self::Remove { member } => write!(f, "remove {member} from the cluster"),
-            Self::Retire { member } => write!(f, "stop {member} and set its data aside"),
+            Self::Retire {
+                member,
+                out_of_reach: None,
+            } => write!(f, "stop {member} and set its data aside"),
+            Self::Retire { member, .. } => {
+                write!(
+                    f,
+                    "leave {member} behind on its machine, which is out of reach"
+                )
+            }
         }
     }
 }
@@ -89,6 +98,7 @@ impl Step {
                 }
                 lines
             }
+            Self::Retire { out_of_reach, .. } => out_of_reach.iter().cloned().collect(),
             Self::Restart { why, .. } | Self::StartServices { why, .. } => why.clone(),
             _ => Vec::new(),
         }

@@ -194,7 +194,7 @@ impl<'a> Membership<'a> {
                 .members
                 .get(name)
                 .is_some_and(|facts| facts.process.is_some() || facts.data == DataDir::Ours);
-            if left_behind {
+            if left_behind || self.wanted.instance.former.contains_key(name) {
                 draft.retire(name);
             }
         }

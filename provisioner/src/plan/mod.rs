@@ -15,6 +15,7 @@ mod refusal;
 mod step;
 #[cfg(test)]
 pub(crate) mod testing;
+mod version;
 
 pub use compare::arguments;
 pub use decide::{Wanted, WantedFiles, down, move_leader, up};

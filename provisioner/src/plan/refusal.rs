@@ -66,6 +66,18 @@ pub enum Refusal {
         /// As the topology wants it.
         to: String,
     },
+    /// A member that should be somewhere else.
+    #[error("member {member} of cluster {cluster} cannot move from {from} to {to} with its data")]
+    Moved {
+        /// The cluster.
+        cluster: String,
+        /// The member.
+        member: String,
+        /// Its address.
+        from: String,
+        /// The topology's.
+        to: String,
+    },
     /// A data directory that holds something else.
     #[error("the data directory {path} of member {member} is not of this cluster: {why}")]
     ForeignData {
@@ -87,6 +99,20 @@ pub enum Refusal {
         member: String,
         /// Where the data should be.
         path: String,
+    },
+    /// A version that must not follow the one that wrote the data.
+    #[error("member {member} of cluster {cluster} cannot go from {from} to {to}: {why}")]
+    Version {
+        /// The cluster.
+        cluster: String,
+        /// The member.
+        member: String,
+        /// What it runs.
+        from: String,
+        /// What it should run.
+        to: String,
+        /// The rule.
+        why: String,
     },
     /// Somebody else listens where a member must.
     #[error("port {port}, the {role} port of member {member}, is held by {owner}")]
@@ -164,6 +190,11 @@ impl Refusal {
                     "restore it in the file, or make the cluster anew: `provision down --purge {cluster}`, which deletes its data"
                 )
             }
+            Self::Moved { member, from, .. } => {
+                format!(
+                    "restore {from} in the file, or have an empty member take its place there: `provision replace FILE {member}`, with this file"
+                )
+            }
             Self::ForeignData { path, .. } => {
                 format!("put the member's own data back, or move {path} away")
             }
@@ -174,6 +205,11 @@ impl Refusal {
             } => {
                 format!(
                     "put {path} back, or replace the member by an empty one: `provision replace {cluster} {member}`. A voter that forgot what it acknowledged can lose writes"
+                )
+            }
+            Self::Version { cluster, .. } => {
+                format!(
+                    "upgrade to the next minor version first, `provision upgrade {cluster} --binary ETCD`; the way back is the snapshot from before: `provision restore {cluster} SNAPSHOT` with the older program in the file"
                 )
             }
             Self::PortTaken { owner, .. } => {

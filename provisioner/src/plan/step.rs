@@ -103,6 +103,9 @@ pub enum Step {
     Retire {
         /// Who.
         member: String,
+        /// Why nothing can be done on its machine.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        out_of_reach: Option<String>,
     },
 }
 

@@ -61,6 +61,7 @@ pub(crate) struct World {
     pub(crate) files: BTreeMap<String, WantedFiles>,
     pub(crate) observed: Observed,
     pub(crate) restart: BTreeSet<String>,
+    pub(crate) versions: BTreeMap<String, String>,
 }
 
 impl World {
@@ -92,6 +93,7 @@ impl World {
             files: BTreeMap::new(),
             observed,
             restart: BTreeSet::new(),
+            versions: BTreeMap::new(),
         }
     }
 
@@ -136,6 +138,7 @@ impl World {
             certificates: &self.certificates,
             files: &self.files,
             restart: &self.restart,
+            versions: &self.versions,
         }
     }
 }
@@ -295,7 +298,7 @@ impl World {
                     assert!(self.observed.members.len() == 1, "{member} leads");
                 }
             }
-            Step::Retire { member } => {
+            Step::Retire { member, .. } => {
                 self.observed
                     .members
                     .insert(member.clone(), stopped(DataDir::Empty));
@@ -304,6 +307,7 @@ impl World {
                     None => drop(self.observed.members.remove(member)),
                 }
                 self.instance.leaving.remove(member);
+                self.instance.former.remove(member);
                 self.remembered = Some(self.instance.clone());
             }
         }
@@ -380,6 +384,7 @@ fn stopped(data: DataDir) -> MemberFacts {
         process: None,
         data,
         had_data,
+        version: None,
         ports_taken: Vec::new(),
         checksums: BTreeMap::new(),
         unreachable: None,
@@ -406,6 +411,7 @@ fn running(index: usize, leader: usize, argv: &[String]) -> MemberFacts {
         process: Some(process(argv)),
         data: DataDir::Ours,
         had_data: true,
+        version: None,
         ports_taken: Vec::new(),
         checksums: BTreeMap::new(),
         unreachable: None,

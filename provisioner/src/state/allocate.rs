@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::Path;
 
-use super::dir::{ClusterDir, Found, list};
+use super::dir::{ClusterDir, list};
 use super::error::StateError;
 use crate::fnv;
 use crate::host::local::free_block;
@@ -27,18 +27,19 @@ pub struct Proposal {
 /// Completes what is remembered with what the topology asks for. Only looks; the plan's first step remembers it.
 ///
 /// A remembered instance keeps its token, its paths and its allocated ports. Fixed ports of the topology win. `applied` is the
-/// topology that was applied last.
+/// topology that was applied last. Members in `anew` come with nothing, as if they had never been there.
 pub fn propose(
     topology: &Topology,
     applied: Option<&Topology>,
-    found: &Found,
+    anew: &[&str],
+    found: Option<&Instance>,
     dir: &ClusterDir,
     state_root: &Path,
 ) -> Result<Proposal, StateError> {
     match found {
-        Found::Instance(remembered) => {
+        Some(remembered) => {
             let mut instance = remembered.clone();
-            change_members(topology, applied, &mut instance, dir, state_root)?;
+            change_members(topology, applied, anew, &mut instance, dir, state_root)?;
             for member in &topology.members {
                 if let Some(placement) = instance.members.get_mut(&member.name) {
                     placement.client_port = member.client_port.unwrap_or(placement.client_port);
@@ -51,7 +52,7 @@ pub fn propose(
                 instance,
             })
         }
-        Found::Nothing => {
+        None => {
             let mut instance = Instance::new(&topology.name, token(topology), dir.path());
             let members: Vec<&Member> = topology.members.iter().collect();
             for (member, place) in places(&members, &instance, dir, state_root)? {
@@ -77,6 +78,7 @@ pub fn propose(
 fn change_members(
     topology: &Topology,
     applied: Option<&Topology>,
+    anew: &[&str],
     instance: &mut Instance,
     dir: &ClusterDir,
     state_root: &Path,
@@ -97,27 +99,41 @@ fn change_members(
         .iter()
         .filter(|member| !instance.members.contains_key(&member.name))
         .collect();
-    if instance.founders.is_empty() && !(gone.is_empty() && new.is_empty()) {
+    if instance.founders.is_empty() && !(gone.is_empty() && new.is_empty() && anew.is_empty()) {
         let known = Instance {
             members: before,
             ..instance.clone()
         };
         instance.founders = founders(applied.unwrap_or(topology), &known);
     }
+    let was = |name: &str| {
+        let mut members = applied.into_iter().flat_map(|applied| &applied.members);
+        members.find(|member| member.name == name)
+    };
     for (name, placement) in gone {
-        let members = applied.map(|applied| applied.members.iter());
-        let member = members
-            .into_iter()
-            .flatten()
-            .find(|member| member.name == name);
-        let leaving = Leaving {
-            placement,
-            address: member.map_or_else(|| "127.0.0.1".to_owned(), |member| member.address.clone()),
-            listen: member.map_or(Ipv4Addr::LOCALHOST.into(), |member| member.listen),
-            host: member.and_then(|member| member.host.clone()),
-            learner: member.is_some_and(|member| member.role == Role::Learner),
-        };
+        let leaving = leaving(was(&name), placement);
         instance.leaving.insert(name, leaving);
+    }
+    for member in &topology.members {
+        let Some(place) = instance.members.get_mut(&member.name) else {
+            continue;
+        };
+        if anew.contains(&member.name.as_str()) {
+            place.origin = Origin::Joining;
+        }
+        // Who has yet to come may come from anywhere.
+        if let Some(was) = was(&member.name).filter(|_| place.origin == Origin::Joining)
+            && (&was.host, &was.address) != (&member.host, &member.address)
+        {
+            let (client, peer) = (place.client_port, place.peer_port);
+            let mut moved = Placement::of(member, &instance.cluster, dir.path(), client, peer);
+            moved.origin = Origin::Joining;
+            let placement = std::mem::replace(place, moved);
+            let former = &mut instance.former;
+            former
+                .entry(member.name.clone())
+                .or_insert_with(|| leaving(Some(was), placement));
+        }
     }
     for (member, place) in places(&new, instance, dir, state_root)? {
         let origin = Origin::Joining;
@@ -126,6 +142,16 @@ fn change_members(
             .insert(member.name.clone(), Placement { origin, ..place });
     }
     Ok(())
+}
+
+fn leaving(member: Option<&Member>, placement: Placement) -> Leaving {
+    Leaving {
+        placement,
+        address: member.map_or_else(|| "127.0.0.1".to_owned(), |member| member.address.clone()),
+        listen: member.map_or(Ipv4Addr::LOCALHOST.into(), |member| member.listen),
+        host: member.and_then(|member| member.host.clone()),
+        learner: member.is_some_and(|member| member.role == Role::Learner),
+    }
 }
 
 fn founders(topology: &Topology, instance: &Instance) -> Vec<Founder> {
@@ -249,7 +275,7 @@ fn remembered_blocks(state_root: &Path) -> Result<Vec<Range<u16>>, StateError> {
     let mut blocks = Vec::new();
     for name in list(state_root)? {
         // Another cluster's damaged state is not this cluster's problem.
-        let Ok(Found::Instance(instance)) = ClusterDir::new(state_root, &name).load() else {
+        let Ok(Some(instance)) = ClusterDir::new(state_root, &name).load() else {
             continue;
         };
         blocks.extend(ports_of(&instance));
@@ -283,8 +309,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = ClusterDir::new(root.path(), "demo");
         let topology = topology(3);
-        let first = propose(&topology, None, &Found::Nothing, &dir, root.path()).unwrap();
-        let second = propose(&topology, None, &Found::Nothing, &dir, root.path()).unwrap();
+        let first = propose(&topology, None, &[], None, &dir, root.path()).unwrap();
+        let second = propose(&topology, None, &[], None, &dir, root.path()).unwrap();
         assert!(first.is_new);
         assert_ne!(first.instance.token, second.instance.token);
         let ports: Vec<u16> = first
@@ -305,11 +331,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = ClusterDir::new(root.path(), "demo");
         let mut topology = topology(3);
-        let first = propose(&topology, None, &Found::Nothing, &dir, root.path())
+        let first = propose(&topology, None, &[], None, &dir, root.path())
             .unwrap()
             .instance;
-        let found = Found::Instance(first.clone());
-        let again = propose(&topology, None, &found, &dir, root.path()).unwrap();
+        let found = Some(first.clone());
+        let again = propose(&topology, None, &[], found.as_ref(), &dir, root.path()).unwrap();
         assert_eq!(
             again,
             Proposal {
@@ -319,7 +345,7 @@ mod tests {
         );
 
         topology.members[1].client_port = Some(9_999);
-        let moved = propose(&topology, None, &found, &dir, root.path()).unwrap();
+        let moved = propose(&topology, None, &[], found.as_ref(), &dir, root.path()).unwrap();
         assert!(moved.is_new);
         assert_eq!(moved.instance.members["infra1"].client_port, 9_999);
         assert_eq!(
@@ -333,32 +359,46 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = ClusterDir::new(root.path(), "demo");
         let before = topology(3);
-        let first = propose(&before, None, &Found::Nothing, &dir, root.path())
+        let first = propose(&before, None, &[], None, &dir, root.path())
             .unwrap()
             .instance;
         let mut wanted = topology(4);
         wanted.members.remove(2);
-        // As an instance of an older release, which knows of no founders.
-        for founders in [first.founders.clone(), Vec::new()] {
+        let formed = founders(&before, &first);
+        for founders in [formed.clone(), Vec::new()] {
             let older = Instance {
                 founders,
                 ..first.clone()
             };
-            let found = Found::Instance(older);
-            let changed = propose(&wanted, Some(&before), &found, &dir, root.path())
-                .unwrap()
-                .instance;
-            assert_eq!(changed.founders, first.founders);
+            let found = Some(older);
+            let changed = propose(
+                &wanted,
+                Some(&before),
+                &[],
+                found.as_ref(),
+                &dir,
+                root.path(),
+            )
+            .unwrap()
+            .instance;
+            assert_eq!(changed.founders, formed);
             assert_eq!(changed.leaving["infra2"].placement, first.members["infra2"]);
             let new = &changed.members["infra3"];
             assert_eq!(new.origin, Origin::Joining);
             let taken: Vec<u16> = ports_of(&first).map(|port| port.start).collect();
             assert!(!taken.contains(&new.client_port) && !taken.contains(&new.peer_port));
 
-            let found = Found::Instance(changed);
-            let back = propose(&before, Some(&wanted), &found, &dir, root.path())
-                .unwrap()
-                .instance;
+            let found = Some(changed);
+            let back = propose(
+                &before,
+                Some(&wanted),
+                &[],
+                found.as_ref(),
+                &dir,
+                root.path(),
+            )
+            .unwrap()
+            .instance;
             assert_eq!(back.members, first.members, "it comes back as it was");
             assert_eq!(back.leaving.keys().collect::<Vec<_>>(), ["infra3"]);
         }
@@ -368,7 +408,7 @@ mod tests {
     fn ports_of_a_stopped_cluster_are_not_given_away() {
         let root = tempfile::tempdir().unwrap();
         let one = ClusterDir::new(root.path(), "one");
-        let first = propose(&topology(3), None, &Found::Nothing, &one, root.path())
+        let first = propose(&topology(3), None, &[], None, &one, root.path())
             .unwrap()
             .instance;
         let _lock = one.lock("up", false).unwrap();
@@ -380,7 +420,7 @@ mod tests {
         assert!(remembered_blocks(root.path()).unwrap().len() == 6);
         let mut same_place = topology(3);
         same_place.name = "one".to_owned();
-        let second = propose(&same_place, None, &Found::Nothing, &one, root.path())
+        let second = propose(&same_place, None, &[], None, &one, root.path())
             .unwrap()
             .instance;
         let ports = |instance: &Instance| {

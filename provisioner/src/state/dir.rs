@@ -64,15 +64,6 @@ pub struct Record {
     pub started_at: String,
 }
 
-/// Whether there is state of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing yet.
-    Nothing,
-    /// This instance.
-    Instance(Instance),
-}
-
 impl ClusterDir {
     /// The directory of cluster `name` under the state root; touches nothing.
     #[must_use]
@@ -96,9 +87,9 @@ impl ClusterDir {
     }
 
     /// Reads the instance, after checking that the directory is this cluster's.
-    pub fn load(&self) -> Result<Found, StateError> {
+    pub fn load(&self) -> Result<Option<Instance>, StateError> {
         if !self.check()? {
-            return Ok(Found::Nothing);
+            return Ok(None);
         }
         let path = self.instance_file();
         // The version comes first: a later format must not be reported as damage.
@@ -107,7 +98,7 @@ impl ClusterDir {
             version: u32,
         }
         let Some(Versioned { version }) = read_json(&path)? else {
-            return Ok(Found::Nothing);
+            return Ok(None);
         };
         if version != instance::VERSION {
             return Err(StateError::Newer {
@@ -117,12 +108,12 @@ impl ClusterDir {
             });
         }
         let Some(instance) = read_json::<Instance>(&path)? else {
-            return Ok(Found::Nothing);
+            return Ok(None);
         };
         if instance.cluster != self.name {
             return Err(self.foreign(format!("its instance is of cluster {}", instance.cluster)));
         }
-        Ok(Found::Instance(instance))
+        Ok(Some(instance))
     }
 
     /// Creates the directory where needed and takes the lock.
@@ -385,12 +376,12 @@ mod tests {
     fn an_instance_is_remembered_until_it_is_purged() {
         let root = tempfile::tempdir().unwrap();
         let dir = dir(root.path());
-        assert_eq!(dir.load().unwrap(), Found::Nothing);
+        assert_eq!(dir.load().unwrap(), None);
         let lock = dir.lock("up", false).unwrap();
-        assert_eq!(dir.load().unwrap(), Found::Nothing);
+        assert_eq!(dir.load().unwrap(), None);
         let instance = Instance::new("demo", "t", dir.path());
         dir.save(&instance).unwrap();
-        assert_eq!(dir.load().unwrap(), Found::Instance(instance));
+        assert_eq!(dir.load().unwrap(), Some(instance));
         assert_eq!(list(root.path()).unwrap(), ["demo"]);
         dir.purge().unwrap();
         drop(lock);

@@ -54,6 +54,15 @@ pub(super) fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Resu
     })
 }
 
+/// Replaces a text that is somebody else's: with the permissions that it has.
+pub fn replace_text(path: &Path, text: &str) -> Result<(), StateError> {
+    // The file itself, not a link to it.
+    let path = fs::canonicalize(path).map_err(StateError::io("find", path))?;
+    let metadata = fs::metadata(&path).map_err(StateError::io("read", &path))?;
+    replace(&path, text.as_bytes(), Durability::Durable)?;
+    fs::set_permissions(&path, metadata.permissions()).map_err(StateError::io("protect", &path))
+}
+
 pub(super) fn replace_json<T: Serialize>(
     path: &Path,
     value: &T,

@@ -16,8 +16,9 @@ mod lab;
 mod lock;
 
 pub use allocate::{Proposal, propose};
-pub use dir::{ClusterDir, Found, Record, Unit, list};
+pub use dir::{ClusterDir, Record, Unit, list};
 pub use error::StateError;
+pub use file::replace_text;
 pub use journal::{Journal, Outcome};
 pub use lab::{LabDir, list_labs};
 pub use lock::{Lock, Owner};

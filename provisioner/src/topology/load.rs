@@ -64,16 +64,8 @@ pub fn load(path: &Path) -> Result<Loaded, Invalid> {
         path: path.to_path_buf(),
         source,
     })?;
-    let base = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text, &base, &|variable| {
-            std::env::var(variable).ok()
-        })
-        .map(|loaded| Loaded {
+        Ok(text) => parse_at(path, &name, &text).map(|loaded| Loaded {
             from_stdin,
             ..loaded
         }),
@@ -89,6 +81,23 @@ pub fn load(path: &Path) -> Result<Loaded, Invalid> {
             Err(Invalid::new(&name, &text, vec![problem]))
         }
     }
+}
+
+/// Reads `text` as if it stood in the file `path`.
+///
+/// # Errors
+/// It is not a valid topology.
+pub fn load_as(path: &Path, text: &str) -> Result<Loaded, Invalid> {
+    parse_at(path, &path.display().to_string(), text)
+}
+
+fn parse_at(path: &Path, name: &str, text: &str) -> Result<Loaded, Invalid> {
+    let base = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
+    parse(name, text, &base, &|variable| std::env::var(variable).ok())
 }
 
 fn read(from: impl Read) -> std::io::Result<Vec<u8>> {

@@ -7,6 +7,7 @@
 mod address;
 mod bootstrap;
 mod check;
+mod edit;
 mod env;
 mod flags;
 mod hosts;
@@ -21,9 +22,10 @@ mod suggest;
 mod validate;
 mod write;
 
+pub use edit::{Edit, EditError, edit};
 pub use invalid::{Invalid, Problem, Severity};
 pub use lint::{LINTS, LintDef};
-pub use load::{Loaded, load, parse};
+pub use load::{Loaded, load, load_as, parse};
 pub use model::{
     Binary, Bootstrap, CaFiles, ClientTls, Discovery, Gateway, Keeper, Member, Network, PeerTls,
     Protocol, Role, Settings, SshHost, Tls, Topology,

@@ -248,7 +248,7 @@ pub(super) enum Role {
     /// Counts for the quorum.
     #[default]
     Voter,
-    /// Not available in this release: follows without a vote.
+    /// Follows without a vote.
     Learner,
 }
 

@@ -235,6 +235,93 @@ fn no_secret_is_seen(hosts: &Hosts) {
 }
 
 #[test]
+fn a_machine_that_is_destroyed_is_replaced_by_another() {
+    let hosts = Hosts::up(4, "");
+    hosts.up_file().expect(0);
+    hosts.etcdctl(&["put", "a", "b"]).expect(0);
+    let before = fs::read_to_string(&hosts.file).unwrap();
+    hosts.place.lab(&["kill", "infra1"]).expect(0);
+    hosts
+        .provision(&["replace", &hosts.file, "infra1"])
+        .expect(20)
+        .says(&[
+            "the machine of member infra1 cannot be worked on",
+            "--with ssh://HOST",
+        ]);
+    let with = ["--with", "ssh://infra3.example.com"];
+    let replace = |more: &[&str]| {
+        hosts.provision(&[&["replace", &hosts.file, "infra1"], &with[..], more].concat())
+    };
+    replace(&[]).expect(1).says(&["give it with --address"]);
+    let address = ["--address", "10.0.1.13"];
+    replace(&[&address[..], &["--dry-run"]].concat())
+        .expect(0)
+        .prints(&[
+            "remove infra1",
+            "leave infra1 behind",
+            "add infra1",
+            "promote infra1",
+        ]);
+    assert_eq!(fs::read_to_string(&hosts.file).unwrap(), before);
+
+    replace(&address).expect(0).says(&[
+        "what member infra1 has on its machine is left there",
+        "longest write gap",
+        " 0 of ",
+    ]);
+    hosts.no_change();
+    hosts
+        .provision(&["plan", "--detailed-exitcode", "remote"])
+        .expect(0);
+    assert_eq!(hosts.states(), ["ready", "ready", "ready"]);
+    hosts
+        .etcdctl(&["get", "a", "--print-value-only"])
+        .expect(0)
+        .prints(&["b"]);
+    let listed = hosts.etcdctl(&["member", "list"]).expect(0).stdout;
+    assert!(listed.contains("https://10.0.1.13:2380") && !listed.contains("10.0.1.11"));
+
+    // The machine comes back with a member that nobody knows any more.
+    hosts.place.lab(&["start", "infra1"]).expect(0);
+    hosts.etcdctl(&["put", "a", "c"]).expect(0);
+    hosts.no_change();
+
+    // One that lives moves as well, and leaves its data behind in a place of their own.
+    let moved = hosts.provision(&[
+        "replace",
+        &hosts.file,
+        "infra1",
+        "--with",
+        "ssh://infra1.example.com",
+        "--address",
+        "10.0.1.11",
+    ]);
+    moved.expect(6).says(&[
+        "the data directory",
+        "of member infra1 is not of this cluster",
+    ]);
+    let clean = "systemctl disable --now provision-remote-infra1; rm -r /var/lib/provision";
+    hosts.place.on("infra1.example.com", clean).expect(0);
+    hosts
+        .provision(&[
+            "replace",
+            &hosts.file,
+            "infra1",
+            "--with",
+            "ssh://infra1.example.com",
+            "--address",
+            "10.0.1.11",
+        ])
+        .expect(0)
+        .says(&["its data is kept in /var/lib/provision/clusters/remote/removed/infra1.1"]);
+    hosts.no_change();
+    let left =
+        "find /etc/systemd/system -name 'provision-*'; find /var/lib/provision -path '*members*'";
+    let left = hosts.place.on("infra3.example.com", left);
+    assert_eq!(left.stdout, "");
+}
+
+#[test]
 fn stock_etcd_is_rolled_out_and_runs_without_systemd_too() {
     let mut hosts = Hosts::up(3, "");
     let with = |hosts: &Hosts, host_defaults: &str| {

@@ -251,5 +251,6 @@ fn options(bench: &Bench<'_>) -> Options {
         accept_downtime: false,
         force_unlock: false,
         lifetime: Lifetime::Ours,
+        budget: None,
     }
 }

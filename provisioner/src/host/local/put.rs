@@ -68,13 +68,15 @@ pub struct Remove {
     pub empty: Vec<PathBuf>,
 }
 
-/// Moves a directory away, under a name of its own.
+/// Moves a directory away, under a name with the first free number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SetAside {
     /// What.
     pub from: PathBuf,
     /// Into which directory.
     pub to: PathBuf,
+    /// What the name begins with.
+    pub name: String,
 }
 
 impl Put {
@@ -198,12 +200,11 @@ impl Ask for SetAside {
                 .create(&self.to)
         };
         dir().map_err(Error::io("make the directory", &self.to))?;
-        let name = self.from.file_name().unwrap_or_default().to_string_lossy();
         let mut number = 1;
-        let mut free = self.to.join(format!("{name}.{number}"));
+        let mut free = self.to.join(format!("{}.{number}", self.name));
         while free.exists() {
             number += 1;
-            free = self.to.join(format!("{name}.{number}"));
+            free = self.to.join(format!("{}.{number}", self.name));
         }
         fs::rename(&self.from, &free).map_err(Error::io("move away", &self.from))?;
         Ok(Some(free))
