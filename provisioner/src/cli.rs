@@ -103,6 +103,10 @@ pub enum Verb {
     Replace(ReplaceArgs),
     /// Have another member lead.
     MoveLeader(MoveLeaderArgs),
+    /// Restore a lost state directory from the copy on the members' machines.
+    Adopt(AdoptArgs),
+    /// Go on from one survivor when the majority of a cluster is lost.
+    Recover(RecoverArgs),
     /// Have members run another version, one at a time, the leader last.
     Upgrade(UpgradeArgs),
     /// Issue certificates again, or replace the CA, while the cluster runs.
@@ -367,6 +371,47 @@ pub struct MoveLeaderArgs {
     /// Who should lead.
     #[arg(long, value_name = "MEMBER")]
     pub to: Option<String>,
+}
+
+/// `adopt`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision adopt cluster.toml                        from the first machine that has a copy
+  provision adopt --from ssh://infra2.example.com cluster.toml
+
+Every change of a cluster on machines of its own ends with a copy of the state directory on each of them, which only root can read:
+what is remembered, the CA with its key, and the operator's certificate. The members are not touched.")]
+pub struct AdoptArgs {
+    /// Topology file.
+    pub file: String,
+    /// From this machine, as the file names it.
+    #[arg(long, value_name = "ssh://HOST")]
+    pub from: Option<String>,
+    /// Take over the lock of a run that is gone.
+    #[arg(long)]
+    pub force_unlock: bool,
+}
+
+/// `recover`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision recover --dry-run cluster.toml            who is left, what they know, and the steps
+  provision recover --accept-data-loss cluster.toml
+
+For a cluster whose majority is gone for good. The survivor that knows of the highest committed index becomes a cluster of its own with
+its data and the cluster's ID; the other members join anew, one at a time, and what is left of their data is set aside. Writes that the
+lost majority acknowledged and the survivor had not heard of are lost. Machines that are out of reach are left out: give those members
+another `host` in the file before, or use `provision replace MEMBER --with` after.")]
+pub struct RecoverArgs {
+    /// Options of every change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Go on from this member.
+    #[arg(long, value_name = "MEMBER")]
+    pub from: Option<String>,
+    /// Accept that acknowledged writes may be lost.
+    #[arg(long)]
+    pub accept_data_loss: bool,
 }
 
 /// `upgrade`

@@ -97,6 +97,8 @@ pub enum Asked {
     Replace(String),
     /// This member, or any other than now, to lead.
     Lead(Option<String>),
+    /// This member alone to go on, and all others to come anew.
+    Recover(String),
     /// Another program for members, which this is the way back from.
     Upgrade,
     /// The program from before an upgrade.
@@ -277,6 +279,11 @@ impl Cluster {
         let before = applied.as_ref();
         let anew = match &asked {
             Asked::Replace(name) => vec![name.as_str()],
+            Asked::Recover(survivor) => {
+                let members = self.topology.members.iter();
+                let names = members.map(|member| member.name.as_str());
+                names.filter(|name| name != survivor).collect()
+            }
             _ => Vec::new(),
         };
         let (dir, root) = (&self.dir, &self.state_root);
@@ -509,6 +516,7 @@ impl Cluster {
             dir: &self.dir,
             hosts: &self.hosts,
             files: &files,
+            logs: matches!(prepared.asked, Asked::Recover(_)),
         };
         let (observed, destinations) = tokio::join!(
             look(sight, limit),
@@ -555,13 +563,28 @@ impl Cluster {
             dir: &self.dir,
             hosts: &self.hosts,
             files,
+            logs: false,
         };
         Ok(look_at_host(sight, limit).await?.members)
     }
 
-    /// Plans the way from what is to what is wanted.
-    pub fn plan(&self, prepared: &Prepared, observed: &Observed) -> Result<Plan, Error> {
-        let wanted = Wanted {
+    /// Finds the member that a cluster without a majority goes on with.
+    pub fn survivor(
+        &self,
+        prepared: &Prepared,
+        observed: &Observed,
+        from: Option<&str>,
+    ) -> Result<String, Error> {
+        let restart = BTreeSet::new();
+        Ok(plan::survivor(
+            &self.wanted(prepared, &restart),
+            observed,
+            from,
+        )?)
+    }
+
+    fn wanted<'w>(&'w self, prepared: &'w Prepared, restart: &'w BTreeSet<String>) -> Wanted<'w> {
+        Wanted {
             topology: &self.topology,
             applied: prepared.applied.as_ref(),
             remembered: prepared.remembered.as_ref(),
@@ -571,10 +594,17 @@ impl Cluster {
             services: &prepared.services,
             certificates: &prepared.changes,
             files: &prepared.host_files,
-            restart: &self.to_restart(&prepared.asked),
-        };
+            restart,
+        }
+    }
+
+    /// Plans the way from what is to what is wanted.
+    pub fn plan(&self, prepared: &Prepared, observed: &Observed) -> Result<Plan, Error> {
+        let restart = self.to_restart(&prepared.asked);
+        let wanted = self.wanted(prepared, &restart);
         Ok(match &prepared.asked {
             Asked::Lead(to) => plan::move_leader(&wanted, observed, to.as_deref())?,
+            Asked::Recover(survivor) => plan::recover(&wanted, observed, survivor)?,
             _ => plan::up(&wanted, observed)?,
         })
     }
@@ -663,6 +693,7 @@ impl Known {
             dir: &self.dir,
             hosts: &self.hosts,
             files,
+            logs: false,
         }
     }
 

@@ -17,6 +17,7 @@ pub mod error;
 pub mod fnv;
 pub mod host;
 pub mod instance;
+pub mod mirror;
 pub mod observe;
 pub mod output;
 pub mod pki;

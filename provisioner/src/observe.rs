@@ -12,7 +12,8 @@ mod member;
 pub use client::{Access, CallError, Client};
 pub use data::{DataError, DataOwner, claim, inspect, owner_file};
 pub use facts::{
-    DataDir, Health, ListedMember, MemberFacts, Observed, PortTaken, Running, Unreachable, Vitals,
+    DataDir, Health, Knows, ListedMember, MemberFacts, Observed, PortTaken, Running, Unreachable,
+    Vitals,
 };
 pub use look::{Sight, look, look_at, look_at_host};
 pub use member::{MemberSeen, MemberSight, VERSION_FILE};

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::run::{Apply, GATE_EVERY, GATE_LIMIT, Run, STOP_LIMIT};
@@ -77,7 +78,9 @@ impl Apply<'_> {
         let place = self.placement(name, run)?;
         let runs = self.runs(name) && place.origin != Origin::Joining;
         if !runs && !run.started.contains_key(name) {
-            self.retire_process(name).await?;
+            if !run.retired.contains(name) {
+                self.retire_process(name).await?;
+            }
             if place.origin == Origin::Joining {
                 self.set_aside(name, run).await?;
             }
@@ -224,6 +227,7 @@ impl Apply<'_> {
             self.retire_process(name).await?;
             self.set_aside(name, run).await?;
         }
+        run.retired.insert(name.to_owned());
         run.instance.leaving.remove(name);
         run.instance.former.remove(name);
         if let Some(place) = run.instance.members.get_mut(name) {
@@ -283,13 +287,42 @@ impl Apply<'_> {
         Ok(())
     }
 
+    /// Makes a cluster of one member, which keeps its data and the cluster's ID: etcd's `--force-new-cluster`.
+    pub(super) async fn stand_alone(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        let mut alone = self.member(name)?;
+        alone
+            .flags
+            .insert("force-new-cluster".to_owned(), "true".to_owned());
+        let at = |error: Error| error.at(name, "make a cluster of it alone");
+        self.start_as(&alone, run).await.map_err(at)?;
+        // Half of it leaves a member that forgets the others at each start.
+        let unstoppable = CancellationToken::new();
+        let access = self.access(run)?;
+        let started = run.started.get_mut(name);
+        self.wait_ready(name, started, &access, &unstoppable)
+            .await?;
+        if let Some(started) = run.started.get(name) {
+            let target = (name.to_owned(), started.target.clone());
+            stop_all(&[target], Until::Restart, STOP_LIMIT).await?;
+        }
+        self.start_as(&self.member(name)?, run).await.map_err(at)?;
+        let started = run.started.get_mut(name);
+        self.wait_ready(name, started, &access, &unstoppable)
+            .await
+            .map(drop)
+    }
+
     async fn start_joined(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        self.start_as(&self.member(name)?, run).await
+    }
+
+    async fn start_as(&self, member: &Member, run: &mut Run) -> Result<(), Error> {
         let programs = &self.prepared.programs;
-        let member = self.member(name)?;
-        let given = self.cluster.given(programs, &member, &run.instance)?;
+        let name = &member.name;
+        let given = self.cluster.given(programs, member, &run.instance)?;
         let deployed = self
             .cluster
-            .deployment(programs, &member, &run.instance, given);
+            .deployment(programs, member, &run.instance, given);
         let started = match deployed {
             Ok(deployment) => {
                 let target = self.start_there(name, &deployment).await?;

@@ -1,6 +1,6 @@
 //! The steps, one after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -87,6 +87,8 @@ pub struct Applied {
 /// Processes and clients of one run.
 pub(super) struct Run {
     pub(super) started: BTreeMap<String, Started>,
+    /// Those whose processes were stopped for good.
+    pub(super) retired: BTreeSet<String>,
     services: Vec<(String, Target)>,
     pub(super) first_boot: bool,
     access: Option<Access>,
@@ -113,6 +115,7 @@ impl Apply<'_> {
         };
         let mut run = Run {
             started: BTreeMap::new(),
+            retired: BTreeSet::new(),
             services: Vec::new(),
             first_boot: plan.steps.iter().any(starts_first),
             access: None,
@@ -212,6 +215,7 @@ impl Apply<'_> {
             Step::MoveLeader { from, to } => self.move_leader(from, to, run).await,
             Step::Restart { member, .. } => self.restart(member, run).await,
             Step::Stop { members } => self.stop(members).await,
+            Step::Alone { member } => self.stand_alone(member, run).await,
             Step::AddLearner { member } => self.add_learner(member, run).await,
             Step::Join { member } => self.join(member, run).await,
             Step::Promote { member } => self.promote(member, run).await,

@@ -12,10 +12,11 @@ use crate::cluster::Known;
 use crate::context::Context;
 use crate::deployment;
 use crate::error::{Error, ExitCode};
+use crate::mirror;
 use crate::output::{Document, Format, Table};
 use crate::plan::{self, Step};
 use crate::runtime::runtime;
-use crate::state::Outcome;
+use crate::state::{Outcome, Owner};
 
 // A data directory of gigabytes is many files.
 const PURGE_LIMIT: Duration = Duration::from_secs(120);
@@ -50,6 +51,16 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
     let output = &context.output;
     let name = known.dir.name();
     let lock = known.dir.lock("down", args.force_unlock)?;
+    let who = Owner::me("down").to_string();
+    let remembered = Some(&known.instance);
+    mirror::lock(
+        &known.hosts,
+        &known.topology,
+        remembered,
+        &who,
+        args.force_unlock,
+    )
+    .await?;
     // Who leads is worth a short question; without an answer everything is stopped all the same.
     let observed = match known.observe(LEADER_LIMIT).await {
         Ok(observed) => observed,
@@ -131,6 +142,7 @@ async fn purge_hosts(known: &Known) -> Result<(), Error> {
             traces
                 .all
                 .extend(homes.map(|home| deployment::removed_dir(home)));
+            traces.all.extend(mirror::traces(host, known.dir.name()));
             agent
                 .ask(&traces, PURGE_LIMIT)
                 .await

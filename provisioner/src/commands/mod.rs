@@ -1,5 +1,6 @@
 //! One file per verb: arguments in, exit code out.
 
+pub mod adopt;
 pub mod agent;
 pub mod bench;
 pub mod change;
@@ -13,6 +14,7 @@ pub mod list;
 pub mod logs;
 pub mod man;
 pub mod plan;
+pub mod recover;
 pub mod render;
 pub mod rotate;
 pub mod run;
@@ -43,6 +45,8 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Restart(args) => change::restart(args, context),
         Verb::Replace(args) => change::replace(args, context),
         Verb::MoveLeader(args) => change::move_leader(args, context),
+        Verb::Adopt(args) => adopt::run(args, context),
+        Verb::Recover(args) => recover::run(args, context),
         Verb::Upgrade(args) => change::upgrade(args, context),
         Verb::Rotate(args) => rotate::run(args, context),
         Verb::Status(args) => status::run(args, context),

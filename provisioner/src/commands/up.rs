@@ -10,10 +10,12 @@ use crate::cluster::{Asked, Cluster};
 use crate::context::Context;
 use crate::duration;
 use crate::error::{Error, ExitCode};
+use crate::mirror;
 use crate::output::{Document, Format, Table};
 use crate::plan::{Plan, Refusal};
 use crate::render::client_urls;
 use crate::runtime::runtime;
+use crate::state::Owner;
 use crate::topology::{Network, to_toml};
 
 // A running member answers in milliseconds; one that hangs is waited for by a step with its own deadline.
@@ -89,6 +91,19 @@ pub(super) async fn carry_out(
     let programs = cluster.programs()?;
     let lock = cluster.dir.lock(verb, options.force_unlock)?;
     let result = async {
+        let remembered = cluster.dir.load()?;
+        let who = Owner::me(verb).to_string();
+        let Cluster {
+            topology, hosts, ..
+        } = cluster;
+        mirror::lock(
+            hosts,
+            topology,
+            remembered.as_ref(),
+            &who,
+            options.force_unlock,
+        )
+        .await?;
         if let Asked::Ca(stage) = asked {
             cluster.take_ca_stage(stage)?;
         }
@@ -139,6 +154,7 @@ pub(super) async fn carry_out(
         }
         let applied = result?;
         remember()?;
+        mirror::keep(hosts, topology, &cluster.dir).await?;
         Ok((plan, applied))
     }
     .await;

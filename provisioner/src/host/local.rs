@@ -3,6 +3,7 @@
 mod attended;
 mod binary;
 mod claim;
+mod hold;
 mod keep;
 mod network;
 mod port;
@@ -13,6 +14,7 @@ mod spawn;
 pub use attended::{Attend, Attended};
 pub use binary::{BinaryError, included_member, resolve};
 pub use claim::Claim;
+pub use hold::{KeepCopy, ReadCopy, TakeLock};
 pub use keep::{AwaitEnd, Kept, Lines, StartMember, StopMember, Tail, main_process};
 pub use network::{NetworkError, enter};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::DataDir;
+use super::facts::{DataDir, Knows};
 use crate::instance::Instance;
 
 // etcd ignores a file that it does not know here and says so once in its log.
@@ -155,17 +155,7 @@ pub fn claim(instance: &Instance, member: &str) -> Result<(), DataError> {
 
 // Every segment of etcd's log opens with a checksum record and a metadata record that holds the IDs.
 fn wal_cluster_id(dir: &Path) -> io::Result<Option<u64>> {
-    let entries = match fs::read_dir(dir.join("member/wal")) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut segments: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ext| ext == "wal"))
-        .collect();
-    segments.sort();
+    let segments = wal_segments(dir)?;
     let Some(first) = segments.first() else {
         return Ok(None);
     };
@@ -174,11 +164,67 @@ fn wal_cluster_id(dir: &Path) -> io::Result<Option<u64>> {
     Ok(metadata_cluster_id(&head))
 }
 
-fn metadata_cluster_id(mut bytes: &[u8]) -> Option<u64> {
+/// What the last state record of etcd's log says. `None`: there is no such log.
+pub(super) fn wal_end(dir: &Path) -> io::Result<Option<Knows>> {
+    // A new segment begins with the state that the one before ended in.
+    for segment in wal_segments(dir)?.iter().rev() {
+        let last = Records(&fs::read(segment)?).filter_map(state).last();
+        if last.is_some() {
+            return Ok(last);
+        }
+    }
+    Ok(None)
+}
+
+fn wal_segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir.join("member/wal")) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut segments: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "wal"))
+        .collect();
+    segments.sort();
+    Ok(segments)
+}
+
+fn metadata_cluster_id(bytes: &[u8]) -> Option<u64> {
     const METADATA: u64 = 1;
-    for _ in 0..2 {
-        let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let metadata = Records(bytes)
+        .take(2)
+        .find(|record| field(record, 1).and_then(Field::number) == Some(METADATA))?;
+    field(field(metadata, 3)?.bytes()?, 2)?.number()
+}
+
+fn state(record: &[u8]) -> Option<Knows> {
+    const STATE: u64 = 3;
+    if field(record, 1)?.number()? != STATE {
+        return None;
+    }
+    let state = field(record, 3)?.bytes()?;
+    let number = |wanted| field(state, wanted).and_then(Field::number).unwrap_or(0);
+    Some(Knows {
+        term: number(1),
+        index: number(3),
+    })
+}
+
+/// The records of a segment, up to the first that is not whole.
+struct Records<'a>(&'a [u8]);
+
+impl<'a> Iterator for Records<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.0.split_first_chunk::<8>()?;
         let length = u64::from_le_bytes(*length);
+        // The rest of a segment is zero.
+        if length == 0 {
+            return None;
+        }
         // The low 56 bits are the record's length; with the top bit set, three more say how much it is padded.
         let size = usize::try_from(length & 0x00ff_ffff_ffff_ffff).ok()?;
         let padding = if length >> 63 == 1 {
@@ -187,12 +233,9 @@ fn metadata_cluster_id(mut bytes: &[u8]) -> Option<u64> {
             0
         };
         let record = rest.get(..size)?;
-        if field(record, 1).and_then(Field::number) == Some(METADATA) {
-            return field(field(record, 3)?.bytes()?, 2)?.number();
-        }
-        bytes = rest.get(size + padding..)?;
+        self.0 = rest.get(size + padding..).unwrap_or_default();
+        Some(record)
     }
-    None
 }
 
 #[derive(Clone, Copy)]

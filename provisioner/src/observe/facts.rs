@@ -32,6 +32,8 @@ pub struct MemberFacts {
     pub had_data: bool,
     /// The version that it ran when it was last ready, as it is written beside its data.
     pub version: Option<String>,
+    /// What its log says, where that was read.
+    pub log: Option<Knows>,
     /// Its ports that somebody else holds; looked up only when it does not run.
     pub ports_taken: Vec<PortTaken>,
     /// Checksums of its files on its host, where it has one.
@@ -40,6 +42,15 @@ pub struct MemberFacts {
     pub health: Health,
     /// Why its host could not be looked at. Everything else is as if it did not run then.
     pub unreachable: Option<Unreachable>,
+}
+
+/// How much of the cluster's history a member has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knows {
+    /// The highest index that it knows to be committed.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
 }
 
 /// Why a machine could not be looked at.
@@ -180,6 +191,7 @@ impl MemberFacts {
             data: DataDir::Empty,
             had_data,
             version: None,
+            log: None,
             ports_taken: Vec::new(),
             checksums: BTreeMap::new(),
             health: Health::Stopped,
@@ -195,6 +207,16 @@ impl MemberFacts {
     pub fn is_ready(&self) -> bool {
         self.vitals()
             .is_some_and(|vitals| vitals.not_ready.is_none())
+    }
+
+    /// How much it knows, as it says itself or as its log does.
+    #[must_use]
+    pub fn knows(&self) -> Option<Knows> {
+        let said = self.vitals().map(|vitals| Knows {
+            index: vitals.raft_index,
+            term: vitals.term,
+        });
+        said.or(self.log)
     }
 
     /// What it says about itself, if it answers.

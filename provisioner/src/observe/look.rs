@@ -46,6 +46,8 @@ pub struct Sight<'a> {
     pub hosts: &'a Hosts,
     /// By member, its files on its host.
     pub files: &'a BTreeMap<String, Vec<PathBuf>>,
+    /// Whether the logs of members that do not run are read.
+    pub logs: bool,
 }
 
 /// Looks at every member of the instance.
@@ -222,6 +224,7 @@ pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed,
                 ports: ports.into_iter().filter_map(needed).collect(),
                 held: [placement.client_port, placement.peer_port],
                 files: Vec::new(),
+                log: sight.logs,
             };
             let host = member.and_then(|member| member.host.as_ref());
             let seen = match host {
@@ -234,6 +237,7 @@ pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed,
                     data: seen.data,
                     had_data,
                     version: seen.version,
+                    log: seen.log,
                     ports_taken: seen.ports_taken,
                     checksums: seen.checksums,
                     health: Health::Stopped,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::data::{DataOwner, inspect};
-use super::facts::{DataDir, PortTaken, Running};
+use super::data::{DataOwner, inspect, wal_end};
+use super::facts::{DataDir, Knows, PortTaken, Running};
 use crate::error::Error;
 use crate::host::local::{
     Process, checksum_of, find_by_argument, listeners, main_process, owner_of,
@@ -40,6 +40,8 @@ pub struct MemberSight {
     pub held: [u16; 2],
     /// Files to take checksums of.
     pub files: Vec<PathBuf>,
+    /// Whether to read its log.
+    pub log: bool,
 }
 
 /// A port that a member listens on.
@@ -60,6 +62,8 @@ pub struct MemberSeen {
     pub data: DataDir,
     /// What its version file says.
     pub version: Option<String>,
+    /// What its log says.
+    pub log: Option<Knows>,
     /// Its ports that somebody else holds.
     pub ports_taken: Vec<PortTaken>,
     /// Checksums of the files that exist.
@@ -100,8 +104,14 @@ impl MemberSight {
         }
         let version = std::fs::read_to_string(self.dir.join(VERSION_FILE)).ok();
         let version = version.and_then(|text| Some(text.split('/').next()?.trim().to_owned()));
+        let log = if self.log && process.is_none() && data == DataDir::Ours {
+            wal_end(&self.data_dir).map_err(Error::io("read", &self.data_dir))?
+        } else {
+            None
+        };
         Ok(MemberSeen {
             version,
+            log,
             ports_taken: self.ports_taken(process.as_ref())?,
             process,
             data,

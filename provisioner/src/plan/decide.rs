@@ -73,33 +73,7 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(&wanted.topology.name, membership.voters(), observed);
     draft.learners = membership.learners();
 
-    if wanted.remembered != Some(wanted.instance) {
-        let members = wanted.instance.members.values();
-        let mut ports: Vec<u16> = members
-            .flat_map(|at| [at.client_port, at.peer_port])
-            .chain(wanted.instance.services.values().copied())
-            .collect();
-        ports.sort_unstable();
-        // Members on hosts of their own have the same ones.
-        ports.dedup();
-        draft.quiet(Step::Remember {
-            ports,
-            new_token: wanted.remembered.is_none(),
-            members: movers(wanted),
-        });
-    }
-    if !wanted.certificates.is_empty() {
-        draft.quiet(Step::WriteCertificates {
-            changes: wanted.certificates.to_vec(),
-        });
-    }
-
-    let installations = installations(wanted, observed);
-    if !installations.is_empty() {
-        draft.quiet(Step::Install {
-            members: installations,
-        });
-    }
+    draft.prepare(wanted, installations(wanted, observed));
     draft.stop_services(observed.services.iter().filter(|(name, running)| {
         running.is_some() && wanted.services.iter().all(|service| service.name != **name)
     }));
@@ -236,10 +210,13 @@ pub fn down(topology: &Topology, observed: &Observed) -> Plan {
     draft.into_plan()
 }
 
-fn installations(wanted: &Wanted<'_>, observed: &Observed) -> Vec<Installation> {
+pub(super) fn installations(wanted: &Wanted<'_>, observed: &Observed) -> Vec<Installation> {
     let members = wanted.topology.members.iter();
     let installations = members.filter_map(|member| {
         let facts = observed.members.get(&member.name)?;
+        if facts.unreachable.is_some() {
+            return None;
+        }
         let files = wanted.files.get(&member.name)?.installed.iter();
         let differ = files.filter(|(path, checksum)| {
             checksum.is_none() || facts.checksums.get(*path) != checksum.as_ref()
@@ -415,7 +392,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(cluster: &'a str, voters: BTreeSet<String>, observed: &'a Observed) -> Self {
+    pub(super) fn new(cluster: &'a str, voters: BTreeSet<String>, observed: &'a Observed) -> Self {
         let mut names = observed.members.keys();
         let leader = names.find(|name| observed.leads(name)).cloned();
         let up = observed
@@ -433,6 +410,49 @@ impl<'a> Draft<'a> {
             out_of_reach: &observed.out_of_reach,
             steps: Vec::new(),
         }
+    }
+
+    /// Remembers, issues and installs what is needed before any process is touched.
+    pub(super) fn prepare(&mut self, wanted: &Wanted<'_>, installations: Vec<Installation>) {
+        if wanted.remembered != Some(wanted.instance) {
+            let members = wanted.instance.members.values();
+            let mut ports: Vec<u16> = members
+                .flat_map(|at| [at.client_port, at.peer_port])
+                .chain(wanted.instance.services.values().copied())
+                .collect();
+            ports.sort_unstable();
+            // Members on hosts of their own have the same ones.
+            ports.dedup();
+            self.quiet(Step::Remember {
+                ports,
+                new_token: wanted.remembered.is_none(),
+                members: movers(wanted),
+            });
+        }
+        if !wanted.certificates.is_empty() {
+            self.quiet(Step::WriteCertificates {
+                changes: wanted.certificates.to_vec(),
+            });
+        }
+        if !installations.is_empty() {
+            self.quiet(Step::Install {
+                members: installations,
+            });
+        }
+    }
+
+    /// Whoever runs has no quorum to serve with.
+    pub(super) fn nobody_serves(&mut self) {
+        self.up.clear();
+        self.leader = None;
+    }
+
+    /// Makes a cluster of this member alone.
+    pub(super) fn alone(&mut self, member: &str) {
+        self.up.push(member.to_owned());
+        self.step(Step::Alone {
+            member: member.to_owned(),
+        });
     }
 
     pub(super) fn is_up(&self, member: &str) -> bool {
@@ -621,7 +641,7 @@ impl<'a> Draft<'a> {
     }
 
     // Stopping everything is what `down` is asked for, so it is shown and not refused.
-    fn stop(&mut self, members: Vec<String>) {
+    pub(super) fn stop(&mut self, members: Vec<String>) {
         self.up.retain(|name| !members.contains(name));
         self.step(Step::Stop { members });
     }
@@ -631,7 +651,7 @@ impl<'a> Draft<'a> {
         Ledger::new(self.voters.len(), alive.count())
     }
 
-    fn into_plan(self) -> Plan {
+    pub(super) fn into_plan(self) -> Plan {
         Plan {
             cluster: self.cluster.to_owned(),
             steps: self.steps,
@@ -795,7 +815,9 @@ mod tests {
 
         let mut world = World::running(3, 0);
         world.topology.members[1].address = "10.0.0.1".to_owned();
-        assert!(refused(&world).starts_with("the address of member infra1"));
+        assert!(
+            refused(&world).starts_with("member infra1 of cluster demo cannot move from 127.0.0.1")
+        );
 
         let mut world = World::running(3, 0);
         world.topology.members[1].binary = Binary::Path("/usr/bin/etcd".into());

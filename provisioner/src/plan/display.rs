@@ -50,6 +50,7 @@ impl fmt::Display for Step {
             Self::MoveLeader { from, to } => write!(f, "move leadership from {from} to {to}"),
             Self::Restart { member, .. } => write!(f, "restart {member}"),
             Self::Stop { members } => write!(f, "stop {}", members.join(", ")),
+            Self::Alone { member } => write!(f, "make a cluster of {member} alone, with its data"),
             Self::AddLearner { member } => write!(f, "add {member} as a learner"),
             Self::Join { member } => write!(f, "start {member} and wait until it is in sync"),
             Self::Promote { member } => write!(f, "promote {member} to a voter"),

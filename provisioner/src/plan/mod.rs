@@ -11,6 +11,7 @@ mod decide;
 mod display;
 mod membership;
 mod quorum;
+mod recover;
 mod refusal;
 mod step;
 #[cfg(test)]
@@ -21,5 +22,6 @@ pub use compare::arguments;
 pub use decide::{Wanted, WantedFiles, down, move_leader, up};
 pub(crate) use membership::whose;
 pub use quorum::Ledger;
+pub use recover::{recover, survivor, survivors};
 pub use refusal::Refusal;
 pub use step::{CertChange, Installation, Plan, Planned, Step};

@@ -100,6 +100,16 @@ pub enum Refusal {
         /// Where the data should be.
         path: String,
     },
+    /// There is no need to recover, or nothing to recover from.
+    #[error("cluster {cluster} cannot be recovered from one member: {why}")]
+    NotLost {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        fix: String,
+    },
     /// A version that must not follow the one that wrote the data.
     #[error("member {member} of cluster {cluster} cannot go from {from} to {to}: {why}")]
     Version {
@@ -181,7 +191,7 @@ impl Refusal {
             }
             Self::NoQuorum { cluster, .. } => {
                 format!(
-                    "bring members back first: restore them in the file and run `up`; `provision status {cluster}` shows who is missing. Without a majority's data, restore a snapshot into a new cluster"
+                    "bring members back first: restore them in the file and run `up`; `provision status {cluster}` shows who is missing. Without a majority's data: `provision recover {cluster}`, or restore a snapshot"
                 )
             }
             Self::Leadership { cluster, .. } => format!("see `provision status {cluster}`"),
@@ -196,7 +206,9 @@ impl Refusal {
                 )
             }
             Self::ForeignData { path, .. } => {
-                format!("put the member's own data back, or move {path} away")
+                format!(
+                    "put the member's own data back, or move {path} away; of a cluster whose state directory was lost: `provision adopt FILE`"
+                )
             }
             Self::LostData {
                 cluster,
@@ -221,7 +233,7 @@ impl Refusal {
                 "bring the other members up first, or accept the outage with --accept-downtime"
                     .to_owned()
             }
-            Self::Unreachable { fix, .. } => fix.clone(),
+            Self::Unreachable { fix, .. } | Self::NotLost { fix, .. } => fix.clone(),
         }
     }
 }

@@ -79,6 +79,11 @@ pub enum Step {
         /// Who.
         members: Vec<String>,
     },
+    /// Make a cluster of this member alone, with its data.
+    Alone {
+        /// Who.
+        member: String,
+    },
     /// Add a member to the cluster that does not vote yet.
     AddLearner {
         /// Who.

@@ -262,6 +262,12 @@ impl World {
             }
             Step::MoveLeader { to, .. } => self.lead(index(to)),
             Step::PrepareDiscovery { .. } => {}
+            Step::Alone { member } => {
+                let listed = self.observed.membership.get_or_insert_default();
+                listed.retain(|entry| entry.name == *member);
+                self.revive(member);
+                self.lead(index(member));
+            }
             Step::AddLearner { member } => {
                 let entry = ListedMember {
                     name: String::new(),
@@ -385,6 +391,7 @@ fn stopped(data: DataDir) -> MemberFacts {
         data,
         had_data,
         version: None,
+        log: None,
         ports_taken: Vec::new(),
         checksums: BTreeMap::new(),
         unreachable: None,
@@ -412,6 +419,7 @@ fn running(index: usize, leader: usize, argv: &[String]) -> MemberFacts {
         data: DataDir::Ours,
         had_data: true,
         version: None,
+        log: None,
         ports_taken: Vec::new(),
         checksums: BTreeMap::new(),
         unreachable: None,

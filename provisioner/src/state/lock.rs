@@ -59,7 +59,9 @@ impl fmt::Display for Owner {
 }
 
 impl Owner {
-    fn me(verb: &str) -> Self {
+    /// This process.
+    #[must_use]
+    pub fn me(verb: &str) -> Self {
         let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
         Self {
             verb: verb.to_owned(),

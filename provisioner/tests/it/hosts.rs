@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::lab::Place;
-use crate::sandbox::{Done, wait_until};
+use crate::sandbox::{Done, finish, kill, wait_until};
 
 const ETCD: &str = "/usr/bin/etcd";
 
@@ -286,39 +286,95 @@ fn a_machine_that_is_destroyed_is_replaced_by_another() {
     hosts.etcdctl(&["put", "a", "c"]).expect(0);
     hosts.no_change();
 
-    // One that lives moves as well, and leaves its data behind in a place of their own.
-    let moved = hosts.provision(&[
-        "replace",
-        &hosts.file,
-        "infra1",
+    // One that lives moves as well, and leaves nothing but its data behind. What its namesake left there is set aside too.
+    let back = [
         "--with",
         "ssh://infra1.example.com",
         "--address",
         "10.0.1.11",
-    ]);
-    moved.expect(6).says(&[
-        "the data directory",
-        "of member infra1 is not of this cluster",
-    ]);
-    let clean = "systemctl disable --now provision-remote-infra1; rm -r /var/lib/provision";
-    hosts.place.on("infra1.example.com", clean).expect(0);
+    ];
     hosts
-        .provision(&[
-            "replace",
-            &hosts.file,
-            "infra1",
-            "--with",
-            "ssh://infra1.example.com",
-            "--address",
-            "10.0.1.11",
-        ])
+        .provision(&[&["replace", &hosts.file, "infra1"], &back[..]].concat())
         .expect(0)
         .says(&["its data is kept in /var/lib/provision/clusters/remote/removed/infra1.1"]);
+    let aside = "ls /var/lib/provision/clusters/remote/removed";
+    for host in ["infra1.example.com", "infra3.example.com"] {
+        hosts.place.on(host, aside).expect(0).prints(&["infra1.1"]);
+    }
     hosts.no_change();
     let left =
         "find /etc/systemd/system -name 'provision-*'; find /var/lib/provision -path '*members*'";
     let left = hosts.place.on("infra3.example.com", left);
     assert_eq!(left.stdout, "");
+}
+
+#[test]
+fn operators_of_two_machines_do_not_meet_and_lost_state_is_adopted() {
+    let hosts = Hosts::up(3, "");
+    hosts.up_file().expect(0);
+    hosts.etcdctl(&["put", "a", "b"]).expect(0);
+    let state = hosts.place.0.cluster("remote");
+    let other = hosts.place.0.path().join("other");
+    let second = |args: &[&str]| -> Done {
+        let mut command = hosts.place.0.command(args);
+        command.env("PROVISION_STATE_DIR", &other);
+        command.output().unwrap().into()
+    };
+
+    // Without its state the cluster is somebody else's, until the state is fetched.
+    second(&["up", &hosts.file])
+        .expect(6)
+        .says(&["is not of this cluster", "provision adopt FILE"]);
+    second(&["adopt", &hosts.file])
+        .expect(0)
+        .says(&["adopted from ssh://infra0.example.com"]);
+    second(&["adopt", &hosts.file])
+        .expect(6)
+        .says(&["is known here already"]);
+    for target in [hosts.file.as_str(), "remote"] {
+        second(&["plan", "--detailed-exitcode", target]).expect(0);
+    }
+    let mode = "stat -c '%a %U' /var/lib/provision/clusters/remote/state/ca.key";
+    let mode = hosts.place.on("infra1.example.com", mode).expect(0);
+    assert_eq!(mode.stdout, "600 root\n");
+
+    // One of them works, and is stopped in the middle of it.
+    let first = hosts.place.0.spawn(&["restart", "remote"]);
+    let lock = "flock -n /var/lib/provision/clusters/remote/lock true";
+    wait_until("the lock is taken", || {
+        hosts.place.on("infra2.example.com", lock).code == 1
+    });
+    let pid = i32::try_from(first.id()).unwrap();
+    kill(pid, 19);
+    for verb in ["up", "down"] {
+        second(&[verb, "remote"]).expect(6).says(&[
+            "cluster remote is being changed by `provision restart`, pid ",
+            "--force-unlock",
+        ]);
+    }
+    second(&["status", "remote"]);
+    second(&["up", "--force-unlock", "remote"]).expect(0);
+    kill(pid, 18);
+    let first = finish(first);
+    assert_ne!(first.code, 0, "{}", first.stderr);
+    second(&["plan", "--detailed-exitcode", "remote"]).expect(0);
+
+    // The state of the first is lost, and what the machines have is as good.
+    fs::rename(&state, hosts.place.0.path().join("lost")).unwrap();
+    let from = ["--from", "ssh://infra2.example.com"];
+    hosts
+        .provision(&[&["adopt", &hosts.file], &from[..]].concat())
+        .expect(0)
+        .says(&["adopted from ssh://infra2.example.com"]);
+    hosts.no_change();
+    assert_eq!(hosts.states(), ["ready", "ready", "ready"]);
+    hosts
+        .etcdctl(&["get", "a", "--print-value-only"])
+        .expect(0)
+        .prints(&["b"]);
+    hosts
+        .provision(&["adopt", "--from", "ssh://infra9.example.com", &hosts.file])
+        .expect(6);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -153,9 +154,12 @@ impl Cluster {
 
     /// Starts writers, which read as well, through all endpoints of now.
     pub(crate) fn write(&self) -> Writing<'_> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // What others wrote before must not be taken for theirs.
+        let prefix = format!("writers-{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
         let plan = Writers {
             target: self.target(),
-            prefix: "writers/".to_owned(),
+            prefix: prefix.clone(),
             writers: 4,
             keys_each: 3,
             read_every: 4,
@@ -172,6 +176,7 @@ impl Cluster {
         };
         Writing {
             cluster: self,
+            prefix,
             runtime,
             running: Some(running),
         }
@@ -193,6 +198,7 @@ impl Drop for Cluster {
 /// Writers at work.
 pub(crate) struct Writing<'a> {
     pub(crate) cluster: &'a Cluster,
+    pub(crate) prefix: String,
     pub(crate) runtime: Runtime,
     pub(crate) running: Option<Running>,
 }
@@ -215,7 +221,7 @@ impl Writing<'_> {
         let gap = history.longest_gap();
         println!("{acknowledged} acknowledged, {refused} refused, {unknown} unknown, gap {gap:?}");
         let target = self.cluster.target();
-        let back = read_back(&target, "writers/", &history, PATIENCE);
+        let back = read_back(&target, &self.prefix, &history, PATIENCE);
         let back = self.runtime.block_on(back).unwrap();
         assert_eq!(back.latest.len(), target.endpoints.len());
         assert_eq!(judge(&history, &back), []);

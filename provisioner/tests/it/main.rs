@@ -19,6 +19,7 @@ mod lab;
 mod living;
 mod membership;
 mod pki;
+mod recover;
 mod rotate;
 mod sandbox;
 mod services;

@@ -180,7 +180,15 @@ fn what_cannot_be_rotated_is_said() {
         .says(&["in one step"]);
     assert!(!sandbox.cluster("demo").exists());
     sandbox.provision(&["up", &file]).expect(0);
-    let plan = sandbox.provision(&["rotate", "ca", "--dry-run", "-o", "json", &file]);
+    let plan = sandbox.provision(&[
+        "rotate",
+        "ca",
+        "--dry-run",
+        "--accept-downtime",
+        "-o",
+        "json",
+        &file,
+    ]);
     let plan = plan.expect(0).says(&["1 of 3", "2 of 3", "3 of 3"]);
     let first: Value = serde_json::Deserializer::from_str(&plan.stdout)
         .into_iter::<Value>()

@@ -115,7 +115,7 @@ fn a_program_that_was_replaced_in_its_place_is_noticed() {
     fs::remove_file(&path).unwrap();
     fs::copy(NEW, &path).unwrap();
     sandbox
-        .provision(&["plan", "--detailed-exitcode", &file])
+        .provision(&["plan", "--detailed-exitcode", "--accept-downtime", &file])
         .expect(2)
         .shows(&["restart m0", "version 3.4.23 -> 3.5.1"]);
     // One member alone is without quorum while it restarts.

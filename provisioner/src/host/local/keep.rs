@@ -89,6 +89,10 @@ impl Ask for StartMember {
         match &self.kept {
             Kept::BySystemd(unit) => {
                 systemctl(&["daemon-reload"]).await?;
+                // A namesake from before this machine was left: systemd does not start what runs.
+                if main_process(unit).await?.is_some() {
+                    systemctl(&["stop", unit]).await?;
+                }
                 // One that failed too often is not started again without this; it fails where there is nothing to reset.
                 let _nothing_to_reset = systemctl(&["reset-failed", unit]).await;
                 systemctl(&["enable", "--now", "--no-block", unit]).await?;

@@ -1,6 +1,7 @@
 //! The far end: an HTTP/2 server on standard input and output.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -8,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
@@ -21,6 +22,8 @@ pub(super) const HELLO: &str = "provision-agent 1";
 // A line with a delay of 50 ms carries 160 MB/s through this window.
 pub(super) const WINDOW: u32 = 8 * 1024 * 1024;
 pub(super) const FRAME: u32 = 256 * 1024;
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
+const ALIVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Answers until the other end is gone. `route` finds the answer to a question by its name.
 pub async fn serve<F, R>(route: F) -> Result<(), Error>
@@ -42,6 +45,10 @@ where
         async move { Ok::<_, Infallible>(respond(request, route).await) }
     });
     http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        // Locks of an operator whose machine or line is gone must not outlive it for long.
+        .keep_alive_interval(Some(ALIVE_EVERY))
+        .keep_alive_timeout(ALIVE_LIMIT)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_frame_size(FRAME)
