@@ -103,6 +103,8 @@ pub enum Verb {
     Replace(ReplaceArgs),
     /// Have another member lead.
     MoveLeader(MoveLeaderArgs),
+    /// List what was done to a cluster, when and by whom.
+    Audit(AuditArgs),
     /// Restore a lost state directory from the copy on the members' machines.
     Adopt(AdoptArgs),
     /// Go on from one survivor when the majority of a cluster is lost.
@@ -371,6 +373,23 @@ pub struct MoveLeaderArgs {
     /// Who should lead.
     #[arg(long, value_name = "MEMBER")]
     pub to: Option<String>,
+}
+
+/// `audit`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision audit three-node-tls
+  provision audit three-node-tls 3                    the steps of one run
+  provision audit three-node-tls -o jsonl
+
+Runs that changed something from this machine; those of operators of other machines are in their state directories.")]
+pub struct AuditArgs {
+    /// Topology file, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// The number of a run: all of it.
+    #[arg(value_name = "RUN")]
+    pub run: Option<usize>,
 }
 
 /// `adopt`

@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod agent;
+pub mod audit;
 pub mod bench;
 pub mod change;
 pub mod completions;
@@ -45,6 +46,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Restart(args) => change::restart(args, context),
         Verb::Replace(args) => change::replace(args, context),
         Verb::MoveLeader(args) => change::move_leader(args, context),
+        Verb::Audit(args) => audit::run(args, context),
         Verb::Adopt(args) => adopt::run(args, context),
         Verb::Recover(args) => recover::run(args, context),
         Verb::Upgrade(args) => change::upgrade(args, context),

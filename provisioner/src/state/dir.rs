@@ -247,7 +247,13 @@ impl ClusterDir {
 
     /// Opens the journal for one run.
     pub fn journal(&self, verb: &str, steps: usize) -> Result<Journal, StateError> {
-        Journal::begin(&self.path.join("journal.jsonl"), verb, steps)
+        Journal::begin(&self.journal_file(), verb, steps)
+    }
+
+    /// Where [`Self::journal`] writes.
+    #[must_use]
+    pub fn journal_file(&self) -> PathBuf {
+        self.path.join("journal.jsonl")
     }
 
     /// Removes the directory again when nothing came to be remembered in it. The caller holds the lock.

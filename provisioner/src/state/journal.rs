@@ -3,7 +3,7 @@
 //! One JSON object a line, appended. It decides nothing: the next run plans from facts.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::now_text;
 use super::error::StateError;
+use super::lock::Owner;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +36,85 @@ struct Entry {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event {
-    Begin { verb: String, steps: usize },
-    Step { step: String },
-    StepDone { step: String },
-    Note { text: String },
-    End { outcome: Outcome },
+    Begin {
+        verb: String,
+        steps: usize,
+        // Releases before did not write it.
+        #[serde(default)]
+        who: String,
+    },
+    Step {
+        step: String,
+    },
+    StepDone {
+        step: String,
+    },
+    Note {
+        text: String,
+    },
+    End {
+        outcome: Outcome,
+    },
+}
+
+/// One run, as its journal tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Past {
+    /// When it began, as RFC 3339.
+    pub began: String,
+    /// When it ended; its last sign of life if it never came to an end.
+    pub ended: String,
+    /// The verb.
+    pub verb: String,
+    /// The user, and the machine.
+    pub who: String,
+    /// How many steps it had.
+    pub planned: usize,
+    /// Those that were done.
+    pub steps: Vec<String>,
+    /// What came of it: a receipt, an error.
+    pub notes: Vec<String>,
+    /// How it ended; `None`: it was cut off, or goes on.
+    pub outcome: Option<Outcome>,
+}
+
+/// The runs that a journal tells of, the oldest first. What a crash cut short is left out.
+pub fn past(path: &Path) -> Result<Vec<Past>, StateError> {
+    let mut runs: Vec<Past> = Vec::new();
+    for path in [path.with_extension("jsonl.1"), path.to_owned()] {
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(StateError::io("read", &path)(error)),
+        };
+        let entries = text.lines();
+        for Entry { at, event, .. } in entries.filter_map(|line| serde_json::from_str(line).ok()) {
+            if let Event::Begin { verb, steps, who } = event {
+                runs.push(Past {
+                    began: at.clone(),
+                    ended: at,
+                    verb,
+                    who,
+                    planned: steps,
+                    steps: Vec::new(),
+                    notes: Vec::new(),
+                    outcome: None,
+                });
+                continue;
+            }
+            let Some(run) = runs.last_mut() else {
+                continue;
+            };
+            run.ended = at;
+            match event {
+                Event::StepDone { step } => run.steps.push(step),
+                Event::Note { text } => run.notes.push(text),
+                Event::End { outcome } => run.outcome = Some(outcome),
+                Event::Begin { .. } | Event::Step { .. } => {}
+            }
+        }
+    }
+    Ok(runs)
 }
 
 /// The open journal of one run.
@@ -69,6 +144,7 @@ impl Journal {
         journal.write(Event::Begin {
             verb: verb.to_owned(),
             steps,
+            who: who(),
         })?;
         Ok(journal)
     }
@@ -126,6 +202,11 @@ impl Journal {
             .write_all(&line)
             .map_err(StateError::io("write", &self.path))
     }
+}
+
+fn who() -> String {
+    let me = Owner::me("");
+    format!("{}@{}", me.user, me.host)
 }
 
 // A line that a crash cut short is skipped: the journal only informs.

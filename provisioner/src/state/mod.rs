@@ -19,6 +19,6 @@ pub use allocate::{Proposal, propose};
 pub use dir::{ClusterDir, Record, Unit, list};
 pub use error::StateError;
 pub use file::replace_text;
-pub use journal::{Journal, Outcome};
+pub use journal::{Journal, Outcome, Past, past};
 pub use lab::{LabDir, list_labs};
 pub use lock::{Lock, Owner};

@@ -227,3 +227,37 @@ fn kube_apiserver_uses_the_cluster_with_the_flags_that_are_printed(server: Serve
         .provision(&["down", "--purge", "--yes", "demo"])
         .expect(0);
 }
+
+#[test]
+fn what_was_done_is_listed_with_its_outcome() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.topology("demo", 3, false, "");
+    sandbox.provision(&["up", &file]).expect(0);
+    sandbox.provision(&["restart", "demo", "m1"]).expect(0);
+    let refused = sandbox.provision(&["audit", "demo", "3"]).expect(2);
+    refused.says(&["has no run 3"]);
+    let runs = sandbox
+        .provision(&["audit", "demo", "-o", "json"])
+        .expect(0)
+        .json();
+    let of = |run: usize, key: &str| runs["runs"][run][key].clone();
+    assert_eq!(
+        (of(0, "verb"), of(1, "verb")),
+        ("up".into(), "restart".into())
+    );
+    assert_eq!(of(1, "outcome"), "done");
+    assert_eq!(of(1, "planned"), of(1, "steps").as_array().unwrap().len());
+    assert!(of(1, "who").as_str().unwrap().contains('@'));
+    sandbox
+        .provision(&["audit", "demo"])
+        .expect(0)
+        .shows(&["RUN", "restart", "longest write gap"]);
+    sandbox
+        .provision(&["audit", "demo", "2"])
+        .expect(0)
+        .shows(&[
+            "run 2: restart by ",
+            "done  restart m1",
+            "note  longest write gap",
+        ]);
+}

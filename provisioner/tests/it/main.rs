@@ -16,6 +16,7 @@ mod durability;
 mod ephemeral;
 mod hosts;
 mod lab;
+mod life;
 mod living;
 mod membership;
 mod pki;
