@@ -1,9 +1,11 @@
 //! One file per verb: arguments in, exit code out.
 
 pub mod agent;
+pub mod backup;
 pub mod bench;
 pub mod change;
 pub mod completions;
+mod confirm;
 pub mod down;
 pub mod env;
 pub mod exec;
@@ -14,6 +16,7 @@ pub mod logs;
 pub mod man;
 pub mod plan;
 pub mod render;
+pub mod restore;
 pub mod run;
 pub mod schema;
 pub mod serve;
@@ -42,6 +45,8 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Restart(args) => change::restart(args, context),
         Verb::Replace(args) => change::replace(args, context),
         Verb::MoveLeader(args) => change::move_leader(args, context),
+        Verb::Backup(args) => backup::run(args, context),
+        Verb::Restore(args) => restore::run(args, context),
         Verb::Status(args) => status::run(args, context),
         Verb::Env(args) => env::run(args, context),
         Verb::List => list::run(context),

@@ -99,6 +99,7 @@ pub(super) async fn carry_out(
         };
         if plan.is_empty() {
             remember()?;
+            cluster.dir.end_restore()?;
             return Ok((plan, Applied::default()));
         }
         if let Some(planned) = plan
@@ -128,6 +129,8 @@ pub(super) async fn carry_out(
         }
         let applied = result?;
         remember()?;
+        // All members run with the data that a restore has left.
+        cluster.dir.end_restore()?;
         Ok((plan, applied))
     }
     .await;

@@ -187,7 +187,7 @@ async fn not_ready(
 
 /// Looks at processes, directories and ports only; no member is asked.
 pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
-    let cluster_id = expected_cluster_id(sight);
+    let cluster_id = expected_cluster_id(sight.topology, sight.instance);
     let looks = sight
         .instance
         .members
@@ -279,19 +279,21 @@ fn services(sight: Sight<'_>) -> Result<BTreeMap<String, Option<Running>>, Error
     Ok(services)
 }
 
-fn expected_cluster_id(sight: Sight<'_>) -> u64 {
-    let founders: Vec<String> = if sight.instance.founders.is_empty() {
-        let placed = sight.topology.members.iter().filter_map(|member| {
-            let placement = sight.instance.members.get(&member.name)?;
+/// What the founders' peer URLs and the token amount to.
+#[must_use]
+pub fn expected_cluster_id(topology: &Topology, instance: &Instance) -> u64 {
+    let founders: Vec<String> = if instance.founders.is_empty() {
+        let placed = topology.members.iter().filter_map(|member| {
+            let placement = instance.members.get(&member.name)?;
             let founds = placement.origin == Origin::Founder;
-            founds.then(|| listed_peer_url(sight.topology, member, placement))
+            founds.then(|| listed_peer_url(topology, member, placement))
         });
         placed.collect()
     } else {
-        let founders = sight.instance.founders.iter();
+        let founders = instance.founders.iter();
         founders.map(|founder| founder.peer_url.clone()).collect()
     };
-    let token = services::cluster_token(sight.topology, sight.instance);
+    let token = services::cluster_token(topology, instance);
     let members: Vec<u64> = founders
         .into_iter()
         .map(|url| ids::member_id(&[url], &token, None))

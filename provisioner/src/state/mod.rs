@@ -14,6 +14,7 @@ mod file;
 mod journal;
 mod lab;
 mod lock;
+mod pending;
 
 pub use allocate::{Proposal, propose};
 pub use dir::{ClusterDir, Found, Record, Unit, list};
@@ -21,3 +22,4 @@ pub use error::StateError;
 pub use journal::{Journal, Outcome};
 pub use lab::{LabDir, list_labs};
 pub use lock::{Lock, Owner};
+pub use pending::{Pending, Phase};

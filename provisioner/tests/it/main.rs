@@ -6,6 +6,7 @@
 )]
 
 mod again;
+mod backup;
 mod bad_input;
 mod bench;
 mod cli;
@@ -18,6 +19,7 @@ mod hosts;
 mod lab;
 mod membership;
 mod pki;
+mod restore;
 mod sandbox;
 mod services;
 mod shipped;

@@ -52,6 +52,13 @@ pub struct StopMember {
     pub limit: Duration,
 }
 
+/// Keeps a unit from starting, now, again and at boot, whether it runs or fails over and over. One that does not exist does neither.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Disable {
+    /// Its name.
+    pub unit: String,
+}
+
 /// Waits until a process is gone, and says how it ended as far as that is known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AwaitEnd {
@@ -147,6 +154,20 @@ impl Ask for StopMember {
                 // systemd asks it, and a second request would cut its leave short.
                 self.process.end(self.limit).await
             }
+        }
+    }
+}
+
+impl Ask for Disable {
+    const NAME: &'static str = "disable";
+    type Answer = ();
+
+    async fn answer(self) -> Result<(), Error> {
+        match systemctl(&["disable", "--now", &self.unit]).await {
+            Err(Error::Failed {
+                source: Some(said), ..
+            }) if said.to_string().contains("does not exist") => Ok(()),
+            result => result.map(drop),
         }
     }
 }
