@@ -26,6 +26,7 @@ use crate::scenario::Suite;
   provision up topologies/three-node-tls.toml        bring the cluster up
   eval \"$(provision env three-node-tls)\"             make etcdctl talk to it
   provision status three-node-tls                    one table with everything
+  provision backup three-node-tls                    a snapshot in a file
   provision replace three-node-tls infra1            a new member for one that lost its data
   provision run topologies/three-node.toml -- make test
   provision down three-node-tls                      stop it, keep the data
@@ -113,6 +114,10 @@ pub enum Verb {
     Upgrade(UpgradeArgs),
     /// Issue certificates again, or replace the CA, while the cluster runs.
     Rotate(RotateArgs),
+    /// Take a backup of a cluster, list backups, or have them taken by a timer.
+    Backup(BackupArgs),
+    /// Make a cluster of a backup: all members anew, the old data aside.
+    Restore(RestoreArgs),
     /// Show every member: role, leader, term, lag, size, certificates, drift.
     Status(StatusArgs),
     /// Print the environment that makes etcdctl work.
@@ -492,6 +497,93 @@ pub enum Rotated {
     Certs,
     /// The CA, and with it every certificate.
     Ca,
+}
+
+/// `backup`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision backup three-node-tls                     prints the file that it wrote
+  provision backup --verify three-node-tls            and restores it into a scratch member, compared with the cluster
+  provision backup --to /mnt/backups --keep 14 three-node-tls
+  provision backup --encrypt-to age1... three-node-tls
+  provision backup --list three-node-tls
+  provision backup --install-timer three-node-tls     as `schedule` in [backup] says
+
+The snapshot comes from a follower, or from the leader where no other member is well. The file is one that any etcd can be restored
+from; beside it stands a manifest. What the command line leaves open is taken from [backup] in the topology. With --keep and
+--keep-for backups are deleted that neither keeps, after a new one is complete: only those that this program made of this cluster,
+and never the newest.")]
+pub struct BackupArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Where it goes: a file, or a directory, which exists or ends in / [default: backups/NAME below the state directory].
+    #[arg(long, value_name = "DIR|FILE")]
+    pub to: Option<PathBuf>,
+    /// Restore it into a scratch member on loopback, and compare that with the cluster; keep it only if they are equal.
+    #[arg(long)]
+    pub verify: bool,
+    /// Encrypt it to this public key of age; may be repeated.
+    #[arg(long, value_name = "AGE1...")]
+    pub encrypt_to: Vec<String>,
+    /// Keep the last N backups.
+    #[arg(long, value_name = "N")]
+    pub keep: Option<NonZeroUsize>,
+    /// Keep backups up to this age.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub keep_for: Option<Duration>,
+    /// How long the member may be silent, and the scratch member may take.
+    #[arg(long, value_name = "DURATION", default_value = "120s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// List the backups in the directory.
+    #[arg(long, conflicts_with_all = ["verify", "encrypt_to", "keep", "keep_for", "install_timer", "remove_timer"])]
+    pub list: bool,
+    /// Have systemd take backups as [backup] says: units of the system for root, else of the user.
+    #[arg(long, conflicts_with_all = ["to", "verify", "encrypt_to", "keep", "keep_for", "remove_timer"])]
+    pub install_timer: bool,
+    /// Remove what --install-timer installed.
+    #[arg(long, conflicts_with_all = ["to", "verify", "encrypt_to", "keep", "keep_for"])]
+    pub remove_timer: bool,
+}
+
+/// `restore`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision restore --dry-run three-node-tls FILE     what would be lost, and the steps
+  provision restore three-node-tls FILE               asks for the cluster's name
+  provision restore --yes --identity key.txt cluster.toml FILE.age
+
+Takes any snapshot of etcd. All members stop, their data directories are set aside and kept, and each gets one made of the snapshot,
+under a new token: a new cluster with the old keys, users, roles and leases. Members that the file has and the cluster had not are among
+them. The revision is raised beyond all that clients may have seen, and what lies before it is compacted, so that no watch goes on as
+if nothing had happened. A cluster that does not exist is made. A run that was cut off is finished by the same command.")]
+pub struct RestoreArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// A backup of `provision backup`, or another snapshot of etcd.
+    pub snapshot: PathBuf,
+    /// File with the age key that opens an encrypted backup.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// By how much the revision is raised; 0 leaves it, and clients with newer revisions see wrong things.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000_000, value_parser = clap::value_parser!(i64).range(0..))]
+    pub bump_revision: i64,
+    /// Restore over a cluster that answers.
+    #[arg(long)]
+    pub accept_data_loss: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Show what would be lost and the steps, and take none.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long one step may take, such as restoring a member or waiting for it to be ready.
+    #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// Take over the lock of a run that is gone.
+    #[arg(long)]
+    pub force_unlock: bool,
 }
 
 /// `status`

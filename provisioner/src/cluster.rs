@@ -25,7 +25,7 @@ use crate::pki::{self, CertAction};
 use crate::plan::{self, CertChange, Plan, Wanted, WantedFiles};
 use crate::render::{self, Given, Server};
 use crate::services::{self, Service};
-use crate::state::{self, ClusterDir, Proposal, Unit};
+use crate::state::{self, ClusterDir, Phase, Proposal, Unit};
 use crate::topology::{
     self, Binary, ClientTls, Edit, EditError, Loaded, Member, Network, Role, Topology,
 };
@@ -136,6 +136,15 @@ pub struct Prepared {
     pub versions: BTreeMap<String, String>,
     changes: Vec<CertChange>,
     host_files: BTreeMap<String, WantedFiles>,
+}
+
+impl Programs {
+    /// What a member runs: the program on this machine, and what it is.
+    #[must_use]
+    pub fn of(&self, member: &str) -> Option<(&Path, Server)> {
+        let program = self.members.get(member)?;
+        Some((&program.path, program.server))
+    }
 }
 
 impl Cluster {
@@ -272,6 +281,15 @@ impl Cluster {
     /// Puts together what is wanted. Under a lock when the caller means to apply it.
     pub fn prepare(&self, programs: Programs, asked: Asked) -> Result<Prepared, Error> {
         let remembered = self.dir.load()?;
+        if let Some(pending) = self.dir.pending_restore()?
+            && pending.phase == Phase::Restoring
+        {
+            let name = &self.topology.name;
+            return Err(Error::refused(
+                format!("a restore of cluster {name} was cut off: not all members have their data"),
+                format!("run the same `provision restore {name} SNAPSHOT` again"),
+            ));
+        }
         let applied = match remembered {
             None => None,
             Some(_) => applied(&self.dir)?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Reads `500ms`, `10s`, `1m30s`, `2h`; a bare number needs a unit.
+/// Reads `500ms`, `10s`, `1m30s`, `2h`, `30d`; a bare number needs a unit.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the text.
@@ -28,6 +28,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             "s" => number.checked_mul(1000),
             "m" => number.checked_mul(60_000),
             "h" => number.checked_mul(3_600_000),
+            "d" => number.checked_mul(86_400_000),
             _ => return Err(bad()),
         };
         total = millis

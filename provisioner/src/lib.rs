@@ -6,6 +6,7 @@
 //! Does not link the member's storage or consensus: a member is a process that is given flags and certificates.
 
 pub mod apply;
+pub mod backup;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
@@ -23,6 +24,7 @@ pub mod output;
 pub mod pki;
 pub mod plan;
 pub mod render;
+pub mod restore;
 pub mod runtime;
 pub mod scenario;
 pub mod services;

@@ -9,11 +9,11 @@ mod facts;
 mod look;
 mod member;
 
-pub use client::{Access, CallError, Client};
+pub use client::{Access, CallError, Client, KeysHash, SnapshotStream};
 pub use data::{DataError, DataOwner, claim, inspect, owner_file};
 pub use facts::{
     DataDir, Health, Knows, ListedMember, MemberFacts, Observed, PortTaken, Running, Unreachable,
     Vitals,
 };
-pub use look::{Sight, look, look_at, look_at_host};
+pub use look::{Sight, expected_cluster_id, look, look_at, look_at_host};
 pub use member::{MemberSeen, MemberSight, VERSION_FILE};

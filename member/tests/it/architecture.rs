@@ -111,6 +111,7 @@ fn crates_depend_only_along_the_arrows() {
             "provisioner",
             &[
                 "clap",
+                "member-bolt",
                 "member-discovery",
                 "member-flags",
                 "member-proto",

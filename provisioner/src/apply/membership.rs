@@ -14,7 +14,7 @@ use super::stop::stop_all;
 use super::target::Until;
 use crate::deployment;
 use crate::error::Error;
-use crate::host::local::SetAside;
+use crate::host::local::{Disable, Kept, SetAside};
 use crate::instance::Origin;
 use crate::observe::{CallError, Client, ListedMember};
 use crate::plan::{Ledger, Refusal, whose};
@@ -265,6 +265,12 @@ impl Apply<'_> {
         let kept = match (&host, &place.host_dir) {
             (Some(host), Some(home)) => {
                 let agent = self.cluster.hosts.agent(host).await?;
+                // A namesake may run there, or fail over and over, since before this machine was left.
+                if let Kept::BySystemd(unit) =
+                    deployment::kept(host, &run.instance.cluster, name, place)
+                {
+                    agent.ask(&Disable { unit }, self.timeout).await?;
+                }
                 let aside = SetAside {
                     from: place.data_dir.clone(),
                     to: deployment::removed_dir(home),

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, ExitCode};
 use crate::host::local::{
-    AwaitEnd, EnsureUser, KeepCopy, MakeDirs, ReadCopy, Remove, SetAside, StartMember, StopMember,
-    Tail, TakeLock,
+    AwaitEnd, Disable, EnsureUser, KeepCopy, MakeDirs, ReadCopy, Remove, RestoreSnapshot, SetAside,
+    StartMember, StopMember, Tail, TakeLock,
 };
 use crate::host::remote::{Ask, answer, serve};
 use crate::observe::MemberSight;
@@ -23,12 +23,14 @@ pub fn run() -> Result<ExitCode, Error> {
 async fn route(name: String, body: Bytes) -> Result<Vec<u8>, Error> {
     match name.as_str() {
         AwaitEnd::NAME => answer::<AwaitEnd>(&body).await,
+        Disable::NAME => answer::<Disable>(&body).await,
         EnsureUser::NAME => answer::<EnsureUser>(&body).await,
         KeepCopy::NAME => answer::<KeepCopy>(&body).await,
         MakeDirs::NAME => answer::<MakeDirs>(&body).await,
         MemberSight::NAME => answer::<MemberSight>(&body).await,
         ReadCopy::NAME => answer::<ReadCopy>(&body).await,
         Remove::NAME => answer::<Remove>(&body).await,
+        RestoreSnapshot::NAME => answer::<RestoreSnapshot>(&body).await,
         SetAside::NAME => answer::<SetAside>(&body).await,
         StartMember::NAME => answer::<StartMember>(&body).await,
         StopMember::NAME => answer::<StopMember>(&body).await,

@@ -1,11 +1,11 @@
 //! `down`
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
+use super::confirm::confirm;
 use crate::apply::{Target, Until, stop_all};
 use crate::cli::DownArgs;
 use crate::cluster::Known;
@@ -42,7 +42,9 @@ impl Document for Report {
 pub fn run(args: &DownArgs, context: &Context) -> Result<ExitCode, Error> {
     let known = Known::open(&args.target, context)?;
     if args.purge && !args.yes {
-        confirm(known.dir.name())?;
+        let name = known.dir.name();
+        let effect = format!("deletes all data, certificates and logs of cluster {name}");
+        confirm(name, "deleting", "deleted", &effect)?;
     }
     runtime()?.block_on(down(args, &known, context))
 }
@@ -150,34 +152,4 @@ async fn purge_hosts(known: &Known) -> Result<(), Error> {
         })
     });
     try_join_all(purges).await.map(drop)
-}
-
-// Data that is gone stays gone, so the name must be typed by somebody who can see what is asked.
-fn confirm(name: &str) -> Result<(), Error> {
-    let fix = "pass --yes to delete its data without being asked";
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::refused(
-            format!(
-                "deleting cluster {name} needs a confirmation, and standard input is not a terminal"
-            ),
-            fix,
-        ));
-    }
-    let mut stderr = std::io::stderr().lock();
-    let ask = || Error::io("ask on", std::path::Path::new("the terminal"));
-    write!(
-        stderr,
-        "This deletes all data, certificates and logs of cluster {name}. Type its name to go on: "
-    )
-    .map_err(ask())?;
-    stderr.flush().map_err(ask())?;
-    let mut typed = String::new();
-    std::io::stdin().read_line(&mut typed).map_err(ask())?;
-    if typed.trim() == name {
-        return Ok(());
-    }
-    Err(Error::refused(
-        format!("cluster {name} was not deleted: the typed name differs"),
-        "type the cluster's name exactly, or pass --yes",
-    ))
 }

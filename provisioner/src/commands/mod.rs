@@ -3,9 +3,11 @@
 pub mod adopt;
 pub mod agent;
 pub mod audit;
+pub mod backup;
 pub mod bench;
 pub mod change;
 pub mod completions;
+mod confirm;
 pub mod down;
 pub mod env;
 pub mod exec;
@@ -17,6 +19,7 @@ pub mod man;
 pub mod plan;
 pub mod recover;
 pub mod render;
+pub mod restore;
 pub mod rotate;
 pub mod run;
 pub mod schema;
@@ -51,6 +54,8 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Recover(args) => recover::run(args, context),
         Verb::Upgrade(args) => change::upgrade(args, context),
         Verb::Rotate(args) => rotate::run(args, context),
+        Verb::Backup(args) => backup::run(args, context),
+        Verb::Restore(args) => restore::run(args, context),
         Verb::Status(args) => status::run(args, context),
         Verb::Env(args) => env::run(args, context),
         Verb::List => list::run(context),

@@ -123,6 +123,7 @@ pub(super) async fn carry_out(
         if plan.is_empty() {
             cluster.save_edit(&context.output)?;
             remember()?;
+            cluster.dir.end_restore()?;
             return Ok((plan, Applied::default()));
         }
         if let Some(planned) = plan
@@ -155,6 +156,8 @@ pub(super) async fn carry_out(
         let applied = result?;
         remember()?;
         mirror::keep(hosts, topology, &cluster.dir).await?;
+        // All members run with the data that a restore has left.
+        cluster.dir.end_restore()?;
         Ok((plan, applied))
     }
     .await;

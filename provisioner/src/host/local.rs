@@ -9,13 +9,15 @@ mod network;
 mod port;
 mod process;
 mod put;
+mod snapshot;
 mod spawn;
+mod units;
 
 pub use attended::{Attend, Attended};
-pub use binary::{BinaryError, included_member, resolve};
+pub use binary::{BinaryError, included_member, resolve, restorer};
 pub use claim::Claim;
 pub use hold::{KeepCopy, ReadCopy, TakeLock};
-pub use keep::{AwaitEnd, Kept, Lines, StartMember, StopMember, Tail, main_process};
+pub use keep::{AwaitEnd, Disable, Kept, Lines, StartMember, StopMember, Tail, main_process};
 pub use network::{NetworkError, enter};
 pub use port::{Listener, Owner, PortError, free_block, listeners, owner_of};
 pub(crate) use process::AFTER_KILL;
@@ -23,7 +25,9 @@ pub use process::{Process, find_by_argument, host_name};
 pub use put::{
     Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, SetAside, UserId, checksum, checksum_of,
 };
+pub use snapshot::RestoreSnapshot;
 pub use spawn::{
     Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with,
     run_foreground, version_text,
 };
+pub use units::{Systemd, next_event};

@@ -5,15 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use member_proto::etcdserverpb::cluster_client::ClusterClient;
 use member_proto::etcdserverpb::kv_client::KvClient;
 use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use member_proto::etcdserverpb::{
-    DeleteRangeRequest, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
-    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, StatusRequest,
+    DeleteRangeRequest, HashKvRequest, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
+    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, SnapshotRequest,
+    SnapshotResponse, StatusRequest,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tower::service_fn;
 
 use super::facts::{ListedMember, Vitals};
@@ -69,6 +71,31 @@ pub enum CallError {
     /// The member answered with an error.
     #[error("{}", .0.message())]
     Refused(#[source] Box<Status>),
+}
+
+/// A hash of the keys, and which of them it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysHash {
+    /// The hash.
+    pub hash: u32,
+    /// From which revision on.
+    pub compact_revision: i64,
+}
+
+/// A snapshot as it arrives.
+#[derive(Debug)]
+pub struct SnapshotStream(Streaming<SnapshotResponse>);
+
+impl SnapshotStream {
+    /// The next bytes, and how many follow them; `None` at the end. Waits at most for `limit`.
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<(Bytes, u64)>, CallError> {
+        let message = within(limit, async {
+            let message = self.0.message().await;
+            message.map_err(|status| CallError::Refused(Box::new(status)))
+        });
+        let message = message.await?;
+        Ok(message.map(|part| (part.blob, part.remaining_bytes)))
+    }
 }
 
 impl CallError {
@@ -163,6 +190,15 @@ impl Access {
 }
 
 impl Client {
+    /// Connects to a plain port of this machine.
+    pub async fn plain(address: SocketAddr, limit: Duration) -> Result<Self, CallError> {
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(CallError::Connect)?;
+        let connect = async { endpoint.connect().await.map_err(CallError::Connect) };
+        let channel = within(limit, connect).await?;
+        Ok(Self { channel })
+    }
+
     /// What the member says about itself; whether it is ready is another question.
     pub async fn status(&self, limit: Duration) -> Result<Vitals, CallError> {
         let mut client = MaintenanceClient::new(self.channel.clone());
@@ -300,6 +336,38 @@ impl Client {
         })
         .await
         .map(drop)
+    }
+
+    /// The member's database, as an etcd snapshot.
+    pub async fn snapshot(&self, limit: Duration) -> Result<SnapshotStream, CallError> {
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        let call = async { answered(client.snapshot(SnapshotRequest {}).await) };
+        within(limit, call).await.map(SnapshotStream)
+    }
+
+    /// The hash of all keys that the member keeps up to a revision.
+    pub async fn hash_kv(&self, revision: i64, limit: Duration) -> Result<KeysHash, CallError> {
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        let request = HashKvRequest { revision };
+        let answer = within(limit, async { answered(client.hash_kv(request).await) }).await?;
+        Ok(KeysHash {
+            hash: answer.hash,
+            compact_revision: answer.compact_revision,
+        })
+    }
+
+    /// How many keys there were at a revision, 0 for now; read linearizably.
+    pub async fn count(&self, revision: i64, limit: Duration) -> Result<i64, CallError> {
+        let mut client = KvClient::new(self.channel.clone());
+        let request = RangeRequest {
+            key: b"\0".as_slice().into(),
+            range_end: b"\0".as_slice().into(),
+            revision,
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let call = async { answered(client.range(request).await) };
+        within(limit, call).await.map(|answer| answer.count)
     }
 
     /// Asks the leader, which this member must be, to hand over to `target`.

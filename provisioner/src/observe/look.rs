@@ -1,6 +1,7 @@
 //! Gathering the facts of a whole cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,10 +96,11 @@ async fn look_once(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error>
     let quorum_runs = running > voters.len() / 2;
     // Without a running member nobody is asked, and the certificates may not exist yet.
     let any_runs = hosts.values().any(|facts| facts.process.is_some());
-    let access = if any_runs {
-        Some(Access::read(sight.topology, sight.instance, sight.hosts)?)
-    } else {
-        None
+    let access = any_runs.then(|| Access::read(sight.topology, sight.instance, sight.hosts));
+    let access = match access.transpose() {
+        // Somebody else started what runs, and has them.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+        access => access?,
     };
 
     let asked = sight.topology.members.iter().filter_map(|member| {
@@ -189,7 +191,7 @@ async fn not_ready(
 
 /// Looks at processes, directories and ports only; no member is asked.
 pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed, Error> {
-    let cluster_id = expected_cluster_id(sight);
+    let cluster_id = expected_cluster_id(sight.topology, sight.instance);
     let looks = sight
         .instance
         .members
@@ -284,19 +286,21 @@ fn services(sight: Sight<'_>) -> Result<BTreeMap<String, Option<Running>>, Error
     Ok(services)
 }
 
-fn expected_cluster_id(sight: Sight<'_>) -> u64 {
-    let founders: Vec<String> = if sight.instance.founders.is_empty() {
-        let placed = sight.topology.members.iter().filter_map(|member| {
-            let placement = sight.instance.members.get(&member.name)?;
+/// What the founders' peer URLs and the token amount to.
+#[must_use]
+pub fn expected_cluster_id(topology: &Topology, instance: &Instance) -> u64 {
+    let founders: Vec<String> = if instance.founders.is_empty() {
+        let placed = topology.members.iter().filter_map(|member| {
+            let placement = instance.members.get(&member.name)?;
             let founds = placement.origin == Origin::Founder;
-            founds.then(|| listed_peer_url(sight.topology, member, placement))
+            founds.then(|| listed_peer_url(topology, member, placement))
         });
         placed.collect()
     } else {
-        let founders = sight.instance.founders.iter();
+        let founders = instance.founders.iter();
         founders.map(|founder| founder.peer_url.clone()).collect()
     };
-    let token = services::cluster_token(sight.topology, sight.instance);
+    let token = services::cluster_token(topology, instance);
     let members: Vec<u64> = founders
         .into_iter()
         .map(|url| ids::member_id(&[url], &token, None))

@@ -19,6 +19,7 @@ pub use flags::flags;
 pub use forms::{ENV, Given, argv, env, env_file, given, quote, shell_line, yaml};
 pub use placeholder::placeholder;
 pub use server::Server;
+pub(crate) use systemd::escape as systemd_word;
 pub use systemd::{Unit as SystemdUnit, env_lines, unit};
 pub use urls::{client_scheme, client_url, client_urls, listed_peer_url, peer_url, url_host};
 pub use zone::{SrvRecord, has_records, record_name, srv_records, zone};

@@ -129,7 +129,7 @@ fn split(argv: &[String]) -> (&[String], &[String]) {
 }
 
 // systemd.service(5), "Command lines": `%` and `$` have a meaning, and quotes hold what a shell's would.
-fn escape(word: &str) -> String {
+pub(crate) fn escape(word: &str) -> String {
     let word = word.replace('%', "%%").replace('$', "$$");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+$[]".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -285,18 +285,21 @@ fn remembered_blocks(state_root: &Path) -> Result<Vec<Range<u16>>, StateError> {
 
 fn token(topology: &Topology) -> String {
     let token = topology.bootstrap.token();
-    token.cloned().unwrap_or_else(|| {
-        // Each state is seeded from the system's randomness; uniqueness is all that a token needs.
-        let random = || RandomState::new().build_hasher().finish();
-        let digits = format!("{:016x}{:016x}", random(), random());
-        match &topology.bootstrap {
-            // Tokens of the public service are 32 digits, and nothing else.
-            Bootstrap::Discovery { .. } => digits,
-            Bootstrap::Static { .. } | Bootstrap::DnsSrv { .. } => {
-                format!("{}-{digits}", topology.name)
-            }
+    token.cloned().unwrap_or_else(|| fresh_token(topology))
+}
+
+/// A token that no other cluster has.
+pub(super) fn fresh_token(topology: &Topology) -> String {
+    // Each state is seeded from the system's randomness; uniqueness is all that a token needs.
+    let random = || RandomState::new().build_hasher().finish();
+    let digits = format!("{:016x}{:016x}", random(), random());
+    match &topology.bootstrap {
+        // Tokens of the public service are 32 digits, and nothing else.
+        Bootstrap::Discovery { .. } => digits,
+        Bootstrap::Static { .. } | Bootstrap::DnsSrv { .. } => {
+            format!("{}-{digits}", topology.name)
         }
-    })
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod file;
 mod journal;
 mod lab;
 mod lock;
+mod pending;
 
 pub use allocate::{Proposal, propose};
 pub use dir::{ClusterDir, Record, Unit, list};
@@ -22,3 +23,4 @@ pub use file::replace_text;
 pub use journal::{Journal, Outcome, Past, past};
 pub use lab::{LabDir, list_labs};
 pub use lock::{Lock, Owner};
+pub use pending::{Pending, Phase};

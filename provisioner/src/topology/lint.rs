@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::invalid::Problem;
-use super::model::{Bootstrap, ClientTls, Member, PeerTls, Role, Topology};
+use super::model::{Backup, Bootstrap, ClientTls, Member, PeerTls, Role, Topology};
 use super::schema::File;
 use super::spans::{Path, Spans};
 use super::suggest::nearest;
@@ -28,6 +28,7 @@ const TOKEN: &str = "fixed-token";
 const ELECTION: &str = "election-timeout";
 const TIMING: &str = "uneven-timing";
 const UNUSED_CA: &str = "unused-ca";
+const NO_BACKUP: &str = "no-backup";
 const UNUSED: &str = "unused-waiver";
 
 /// Every lint.
@@ -69,6 +70,10 @@ pub const LINTS: &[LintDef] = &[
         meaning: "a CA is given and no port shows a certificate that it signs",
     },
     LintDef {
+        code: NO_BACKUP,
+        meaning: "members on hosts hold data that nothing backs up",
+    },
+    LintDef {
         code: UNUSED,
         meaning: "a waiver for a warning that does not occur",
     },
@@ -82,6 +87,7 @@ pub(super) fn lint(topology: &Topology, raw: &File, spans: &Spans<'_>) -> Vec<Pr
     loopback(topology, spans, &mut found);
     security(topology, spans, &mut found);
     timing(topology, spans, &mut found);
+    backups(topology, spans, &mut found);
     waive(found, &raw.lints.allow, spans)
 }
 
@@ -284,6 +290,24 @@ fn security(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
             .help("remove it: a unique one is generated and remembered"),
         );
     }
+}
+
+// A cluster of processes here is a sandbox; one on hosts is there to last.
+fn backups(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
+    let scheduled = |backup: &Backup| backup.schedule.is_some();
+    let on_hosts = topology.members.iter().any(|member| member.host.is_some());
+    if !on_hosts || topology.backup.as_ref().is_some_and(scheduled) {
+        return;
+    }
+    found.push(
+        Problem::warning(
+            spans.value(&Path::root().key("name")),
+            NO_BACKUP,
+            "nothing backs this cluster up",
+            "this cluster",
+        )
+        .help("add [backup] with `schedule = \"daily\"`, then run `provision backup --install-timer`; or waive this where something else does it"),
+    );
 }
 
 fn timing(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {

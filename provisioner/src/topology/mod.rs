@@ -5,6 +5,7 @@
 //! what to do. Invariant: a [`Topology`] holds valid values only.
 
 mod address;
+mod backup;
 mod bootstrap;
 mod check;
 mod edit;
@@ -27,8 +28,8 @@ pub use invalid::{Invalid, Problem, Severity};
 pub use lint::{LINTS, LintDef};
 pub use load::{Loaded, load, load_as, parse};
 pub use model::{
-    Binary, Bootstrap, CaFiles, ClientTls, Discovery, Gateway, Keeper, Member, Network, PeerTls,
-    Protocol, Role, Settings, SshHost, Tls, Topology,
+    Backup, Binary, Bootstrap, CaFiles, ClientTls, Discovery, Gateway, Keeper, Member, Network,
+    PeerTls, Protocol, Role, Settings, SshHost, Tls, Topology,
 };
 pub use schema::json_schema;
 pub use write::to_toml;

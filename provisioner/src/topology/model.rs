@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,25 @@ pub struct Topology {
     pub members: Vec<Member>,
     /// TCP load balancers in front of the client ports, in the file's order.
     pub gateways: Vec<Gateway>,
+    /// How backups are taken.
+    pub backup: Option<Backup>,
+}
+
+/// How backups are taken, where the command line does not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backup {
+    /// Where they go; `None`: below the state directory.
+    pub dir: Option<PathBuf>,
+    /// How many are kept.
+    pub keep: Option<u32>,
+    /// How long they are kept.
+    pub keep_for: Option<Duration>,
+    /// The age recipients who can read them; nobody: they are not encrypted.
+    pub encrypt_to: Vec<String>,
+    /// Whether each is tried out.
+    pub verify: bool,
+    /// When they are taken, as systemd.time(7) says it.
+    pub schedule: Option<String>,
 }
 
 /// Whose addresses and names the members use.

@@ -45,9 +45,31 @@ pub(super) struct File {
     /// TCP load balancers in front of the client ports.
     #[serde(default)]
     pub(super) gateway: Vec<Gateway>,
+    /// How `provision backup` takes backups.
+    pub(super) backup: Option<Backup>,
     /// Which warnings are accepted.
     #[serde(default)]
     pub(super) lints: Lints,
+}
+
+/// How `provision backup` takes backups.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Backup {
+    /// Where they go, relative to the topology file; by default below the state directory.
+    pub(super) dir: Option<String>,
+    /// How many are kept; all, unless keep-for is given.
+    pub(super) keep: Option<u32>,
+    /// Age up to which they are kept, such as 30d; with `keep` too, what either keeps stays.
+    pub(super) keep_for: Option<String>,
+    /// Public keys of age (age1...) whose owners can read them; without any they are not encrypted.
+    #[serde(default)]
+    pub(super) encrypt_to: Vec<String>,
+    /// Whether each is restored into a scratch member and compared with the cluster; false by default.
+    #[serde(default)]
+    pub(super) verify: bool,
+    /// When they are taken, as systemd.time(7) says it: daily, or *-*-* 03:00:00. `backup --install-timer` makes it so.
+    pub(super) schedule: Option<String>,
 }
 
 /// How the members find each other at their first start.

@@ -6,8 +6,8 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::model::{
-    Binary, Bootstrap, ClientTls, Discovery, Keeper, Network, PeerTls, Protocol, Role, Settings,
-    SshHost, Topology,
+    Backup, Binary, Bootstrap, ClientTls, Discovery, Keeper, Network, PeerTls, Protocol, Role,
+    Settings, SshHost, Topology,
 };
 
 /// Writes a topology whose parse is equal to it. Warnings' waivers are not part of a topology and are left out.
@@ -20,6 +20,7 @@ pub fn to_toml(topology: &Topology) -> String {
         tls,
         members,
         gateways,
+        backup,
     } = topology;
     let mut file = Table::new();
     file.insert("name".into(), text(name));
@@ -134,6 +135,9 @@ pub fn to_toml(topology: &Topology) -> String {
     if !gateways.is_empty() {
         file.insert("gateway".into(), gateways.into());
     }
+    if let Some(backup) = backup {
+        file.insert("backup".into(), backup_table(backup).into());
+    }
     file.to_string()
 }
 
@@ -162,6 +166,34 @@ fn host_defaults(host: &SshHost) -> Table {
         if let Some(file) = file {
             table.insert(key.to_owned(), path(file));
         }
+    }
+    table
+}
+
+fn backup_table(backup: &Backup) -> Table {
+    let Backup {
+        dir,
+        keep,
+        keep_for,
+        encrypt_to,
+        verify,
+        schedule,
+    } = backup;
+    let mut table = Table::from_iter([
+        ("encrypt-to".to_owned(), texts(encrypt_to)),
+        ("verify".to_owned(), (*verify).into()),
+    ]);
+    let optional = [
+        ("dir", dir.as_ref().map(|dir| text(&dir.to_string_lossy()))),
+        ("keep", keep.map(|keep| i64::from(keep).into())),
+        (
+            "keep-for",
+            keep_for.map(|age| text(&format!("{}ms", age.as_millis()))),
+        ),
+        ("schedule", schedule.as_deref().map(text)),
+    ];
+    for (key, value) in optional {
+        table.extend(value.map(|value| (key.to_owned(), value)));
     }
     table
 }

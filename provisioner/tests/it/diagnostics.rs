@@ -578,6 +578,24 @@ fn impossible_security_settings() {
 }
 
 #[test]
+fn a_backup_table_says_what_can_be_done() {
+    for (line, column, part) in [
+        ("keep = 0", 8, "`keep` cannot be 0"),
+        ("keep-for = \"30\"", 12, "\"30\" has no unit"),
+        ("schedule = \" \"", 12, "\" \" is no calendar event"),
+        (
+            "encrypt-to = [\"age1x\"]",
+            15,
+            "\"age1x\" is no age recipient",
+        ),
+        ("dir = \"a\\nb\"", 7, "is not a directory"),
+    ] {
+        let text = format!("name = \"a\"\n[backup]\n{line}\n{TAIL}");
+        one(&text, &format!("3:{column} "), &[part]);
+    }
+}
+
+#[test]
 fn all_problems_of_a_file_are_reported_together_once_each() {
     let text = "nmae = \"a\"\n[tls]\npeer = \"mutal\"\n[defaults]\nheartbeat-interval = true\n[[member]]\nname = 3\nadress = \"x\"\n";
     let found = problems(text);
@@ -635,6 +653,7 @@ fn lints_warn_where_the_cause_stands() {
         (format!("[defaults]\nelection-timeout = 900\n{}", members(3)), "election-timeout 3:20"),
         (format!("[tls]\nca = {{ cert = \"c\", key = \"k\" }}\n{}", members(3)), "unused-ca 3:1"),
         ("[[member]]\nname = \"m{0..1}\"\n[[member]]\nname = \"n\"\nflags = { heartbeat-interval = 90 }\n".into(), "uneven-timing 2:1"),
+        ("[[member]]\nname = \"m\"\nhost = \"ssh://a\"\n".into(), "no-backup 1:8"),
     ] {
         let text = format!("name = \"a\"\n{text}");
         assert_eq!(warnings(&text), [expected], "{text}");

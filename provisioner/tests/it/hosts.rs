@@ -489,3 +489,73 @@ fn what_is_wrong_with_a_host_is_said_and_nothing_is_touched() {
     hosts.up_file().expect(0);
     hosts.no_change();
 }
+
+#[test]
+fn a_cluster_on_hosts_is_backed_up_and_restored() {
+    let hosts = Hosts::up(3, "[backup]\nschedule = \"daily\"");
+    hosts.up_file().expect(0);
+    hosts.etcdctl(&["put", "a", "old"]).expect(0);
+    let backup = hosts.provision(&["backup", "--verify", "remote"]).expect(0);
+    let backup = backup.stdout.trim().to_owned();
+    hosts.etcdctl(&["put", "a", "new"]).expect(0);
+    // One of them fails at every start, and systemd tries it again and again.
+    let on = |command: &str| hosts.place.on("infra0.example.com", command);
+    on(&format!(
+        "echo junk > {HOME}/data/member/state/CURRENT; systemctl kill -s KILL {UNIT}"
+    ))
+    .expect(0);
+    hosts
+        .provision(&["restore", "--yes", "remote", &backup])
+        .expect(6)
+        .says(&["1 revisions would be lost"]);
+    hosts
+        .provision(&["restore", "--yes", "--accept-data-loss", "remote", &backup])
+        .expect(0)
+        .says(&[
+            "infra0  restored",
+            "cluster remote is restored from revision 2",
+        ]);
+    assert_eq!(hosts.states(), ["ready", "ready", "ready"]);
+    hosts
+        .etcdctl(&["get", "a", "--print-value-only"])
+        .expect(0)
+        .prints(&["old"]);
+    hosts.no_change();
+    let there = on(&format!(
+        "systemctl is-enabled {UNIT}; stat -c '%a %U' {HOME}/data {HOME}/data/member {HOME}/data/provision.json; \
+         ls -A {HOME}; ls {HOME}/removed"
+    ));
+    let there = there.expect(0).stdout;
+    assert_eq!(
+        there,
+        "enabled\n700 etcd\n700 etcd\n600 etcd\ncerts\ndata\nmember.env\nremoved\ndata.1\n"
+    );
+
+    // The program and the included member are there: a cluster of the host's own, and a timer that backs it up.
+    on("cd /root && ln -s /opt/provision/bin/provision-* provision && ln -s /opt/provision/bin/member-* member && \
+        printf 'name = \"own\"\n[backup]\nschedule = \"daily\"\nverify = true\n[[member]]\nname = \"m0\"\n' > own.toml")
+        .expect(0);
+    let own = |args: &str| {
+        on(&format!(
+            "cd /root && PROVISION_MEMBER=/root/member ./provision {args}"
+        ))
+    };
+    own("up own.toml").expect(0);
+    own("backup --install-timer own")
+        .expect(0)
+        .says(&["is backed up by", "daily"]);
+    on("systemctl is-active provision-backup-own.timer && systemctl is-enabled provision-backup-own.timer")
+        .expect(0);
+    on("systemctl start provision-backup-own.service || { journalctl -u provision-backup-own; exit 1; }").expect(0);
+    let list = own("backup --list own -o json").expect(0).json();
+    assert_eq!(
+        list["backups"][0]["verified"]["by"], "the included member",
+        "{list}"
+    );
+    own("backup --remove-timer own").expect(0);
+    on("ls /etc/systemd/system | grep provision-backup").expect(1);
+    own("backup --remove-timer own")
+        .expect(0)
+        .says(&["no timer backs cluster own up"]);
+    own("down --purge --yes own").expect(0);
+}

@@ -6,6 +6,7 @@
 )]
 
 mod again;
+mod backup;
 mod bad_input;
 mod bench;
 mod cli;
@@ -21,6 +22,7 @@ mod living;
 mod membership;
 mod pki;
 mod recover;
+mod restore;
 mod rotate;
 mod sandbox;
 mod services;

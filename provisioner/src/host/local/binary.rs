@@ -55,6 +55,19 @@ pub fn resolve(program: &Path) -> Result<PathBuf, BinaryError> {
     )
 }
 
+/// Finds what makes data directories of snapshots for an upstream etcd: `etcdutl` or `etcdctl` beside it.
+pub fn restorer(etcd: &Path) -> Result<PathBuf, BinaryError> {
+    let real = fs::canonicalize(etcd).ok();
+    let dirs = [Some(etcd), real.as_deref()].into_iter().flatten();
+    let dirs: Vec<&Path> = dirs.filter_map(Path::parent).collect();
+    let mut looked_at: Vec<PathBuf> = ["etcdutl", "etcdctl"]
+        .iter()
+        .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
+        .collect();
+    looked_at.dedup();
+    first_executable("etcdutl or etcdctl", looked_at)
+}
+
 fn first_executable(name: &str, looked_at: Vec<PathBuf>) -> Result<PathBuf, BinaryError> {
     let mut blocked = None;
     for path in &looked_at {

@@ -52,6 +52,13 @@ pub struct StopMember {
     pub limit: Duration,
 }
 
+/// Keeps a unit from starting, now, again and at boot, whether it runs or fails over and over. One that does not exist does neither.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Disable {
+    /// Its name.
+    pub unit: String,
+}
+
 /// Waits until a process is gone, and says how it ended as far as that is known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AwaitEnd {
@@ -89,10 +96,6 @@ impl Ask for StartMember {
         match &self.kept {
             Kept::BySystemd(unit) => {
                 systemctl(&["daemon-reload"]).await?;
-                // A namesake from before this machine was left: systemd does not start what runs.
-                if main_process(unit).await?.is_some() {
-                    systemctl(&["stop", unit]).await?;
-                }
                 // One that failed too often is not started again without this; it fails where there is nothing to reset.
                 let _nothing_to_reset = systemctl(&["reset-failed", unit]).await;
                 systemctl(&["enable", "--now", "--no-block", unit]).await?;
@@ -151,6 +154,20 @@ impl Ask for StopMember {
                 // systemd asks it, and a second request would cut its leave short.
                 self.process.end(self.limit).await
             }
+        }
+    }
+}
+
+impl Ask for Disable {
+    const NAME: &'static str = "disable";
+    type Answer = ();
+
+    async fn answer(self) -> Result<(), Error> {
+        match systemctl(&["disable", "--now", &self.unit]).await {
+            Err(Error::Failed {
+                source: Some(said), ..
+            }) if said.to_string().contains("does not exist") => Ok(()),
+            result => result.map(drop),
         }
     }
 }
