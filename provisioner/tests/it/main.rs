@@ -18,6 +18,7 @@ mod hosts;
 mod lab;
 mod membership;
 mod pki;
+mod rendered;
 mod sandbox;
 mod services;
 mod shipped;
