@@ -91,6 +91,8 @@ pub enum Verb {
     Validate(ValidateArgs),
     /// Print each member's flags, environment or configuration file; touches nothing.
     Render(RenderArgs),
+    /// Look whether the machines can take the cluster; changes nothing without --fix.
+    Check(CheckArgs),
     /// Print the JSON Schema of topology files.
     Schema,
     /// Show what `up` would do.
@@ -267,6 +269,26 @@ pub struct EtcdVersion {
     pub minor: (u32, u32),
     /// Patch, if it was given.
     pub patch: Option<u32>,
+}
+
+/// `check`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision check topologies/ssh-three-host.toml      before the first `up`
+  provision check ssh-three-host -o json | jq '.findings[] | select(.outcome == \"fail\")'
+
+Every machine is asked the same: disk, memory, clock, names, ports, and how it reaches the others. What cannot be found out is skipped
+with the reason. A finding is accepted by the topology: [checks] allow = { swap = \"why\" }. Returns 3 when a check failed.")]
+pub struct CheckArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Make the directories that `up` would make, and close data directories to others.
+    #[arg(long)]
+    pub fix: bool,
+    /// How long a machine may take for an answer.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    pub timeout: Duration,
 }
 
 /// `plan`

@@ -120,6 +120,14 @@ pub struct Prepared {
     host_files: BTreeMap<String, WantedFiles>,
 }
 
+impl Prepared {
+    /// The certificates to write, with the reasons.
+    #[must_use]
+    pub fn certificate_changes(&self) -> &[CertChange] {
+        &self.changes
+    }
+}
+
 impl Cluster {
     /// A topology under a state root.
     #[must_use]

@@ -21,6 +21,7 @@ pub mod observe;
 pub mod output;
 pub mod pki;
 pub mod plan;
+pub mod preflight;
 pub mod render;
 pub mod runtime;
 pub mod scenario;

@@ -4,10 +4,12 @@ use bytes::Bytes;
 
 use crate::error::{Error, ExitCode};
 use crate::host::local::{
-    AwaitEnd, EnsureUser, MakeDirs, Remove, SetAside, StartMember, StopMember, Tail,
+    AwaitEnd, Clock, ClosePorts, EnsureUser, MakeDirs, OpenPorts, Reach, Remove, Resolve, SetAside,
+    StartMember, StopMember, Survey, Tail,
 };
 use crate::host::remote::{Ask, answer, serve};
 use crate::observe::MemberSight;
+use crate::preflight::AskRecords;
 use crate::runtime::runtime;
 
 /// Runs `agent`.
@@ -22,13 +24,20 @@ pub fn run() -> Result<ExitCode, Error> {
 async fn route(name: String, body: Bytes) -> Result<Vec<u8>, Error> {
     match name.as_str() {
         AwaitEnd::NAME => answer::<AwaitEnd>(&body).await,
+        AskRecords::NAME => answer::<AskRecords>(&body).await,
+        Clock::NAME => answer::<Clock>(&body).await,
+        ClosePorts::NAME => answer::<ClosePorts>(&body).await,
         EnsureUser::NAME => answer::<EnsureUser>(&body).await,
         MakeDirs::NAME => answer::<MakeDirs>(&body).await,
         MemberSight::NAME => answer::<MemberSight>(&body).await,
+        OpenPorts::NAME => answer::<OpenPorts>(&body).await,
+        Reach::NAME => answer::<Reach>(&body).await,
         Remove::NAME => answer::<Remove>(&body).await,
+        Resolve::NAME => answer::<Resolve>(&body).await,
         SetAside::NAME => answer::<SetAside>(&body).await,
         StartMember::NAME => answer::<StartMember>(&body).await,
         StopMember::NAME => answer::<StopMember>(&body).await,
+        Survey::NAME => answer::<Survey>(&body).await,
         Tail::NAME => answer::<Tail>(&body).await,
         _ => Err(Error::because("there is no such question", name)),
     }

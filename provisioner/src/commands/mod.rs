@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bench;
 pub mod change;
+pub mod check;
 pub mod completions;
 pub mod down;
 pub mod env;
@@ -36,6 +37,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Init(args) => init::run(args, context),
         Verb::Validate(args) => validate::run(args, context),
         Verb::Render(args) => render::run(args, context),
+        Verb::Check(args) => check::run(args, context),
         Verb::Schema => schema::run(context),
         Verb::Plan(args) => plan::run(args, context),
         Verb::Up(args) => up::run(args, context),

@@ -8,7 +8,9 @@ mod network;
 mod port;
 mod process;
 mod put;
+mod reach;
 mod spawn;
+mod survey;
 
 pub use attended::{Attend, Attended};
 pub use binary::{BinaryError, included_member, resolve};
@@ -21,7 +23,11 @@ pub use process::{Process, find_by_argument, host_name};
 pub use put::{
     Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, SetAside, UserId, checksum, checksum_of,
 };
+pub use reach::{
+    Clock, ClosePorts, OpenPorts, Opened, Reach, Resolve, Resolved, RoundTrip, now_us,
+};
 pub use spawn::{
     Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with,
     run_foreground, version_text,
 };
+pub use survey::{Directory, Survey, Surveyed, SyncTime, TimeSync};

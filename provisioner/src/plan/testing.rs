@@ -23,6 +23,7 @@ pub(crate) fn topology(members: usize) -> Topology {
         settings: Settings::Flags,
         bootstrap: Bootstrap::Static { token: None },
         gateways: Vec::new(),
+        waived_checks: BTreeMap::new(),
         tls: Tls {
             peer: PeerTls::Mutual,
             client: ClientTls::Mutual,

@@ -7,6 +7,7 @@
 mod address;
 mod bootstrap;
 mod check;
+mod checks;
 mod env;
 mod flags;
 mod hosts;
@@ -21,6 +22,7 @@ mod suggest;
 mod validate;
 mod write;
 
+pub use checks::Check;
 pub use invalid::{Invalid, Problem, Severity};
 pub use lint::{LINTS, LintDef};
 pub use load::{Loaded, load, parse};

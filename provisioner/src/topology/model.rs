@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::Check;
+
 /// A cluster as its topology file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -25,6 +27,8 @@ pub struct Topology {
     pub members: Vec<Member>,
     /// TCP load balancers in front of the client ports, in the file's order.
     pub gateways: Vec<Gateway>,
+    /// Preflight checks whose findings are accepted, with the reasons.
+    pub waived_checks: BTreeMap<Check, String>,
 }
 
 /// Whose addresses and names the members use.

@@ -18,6 +18,7 @@ mod hosts;
 mod lab;
 mod membership;
 mod pki;
+mod preflight;
 mod rendered;
 mod sandbox;
 mod services;
