@@ -92,6 +92,8 @@ pub enum Verb {
     Validate(ValidateArgs),
     /// Print each member's flags, environment or configuration file; touches nothing.
     Render(RenderArgs),
+    /// Look whether the machines can take the cluster; changes nothing without --fix.
+    Check(CheckArgs),
     /// Print the JSON Schema of topology files.
     Schema,
     /// Show what `up` would do.
@@ -228,7 +230,12 @@ pub struct ValidateArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   provision render topologies/three-node-tls.toml
-  provision render --format yaml --member infra0 cluster.toml > infra0.yaml")]
+  provision render --format yaml --member infra0 cluster.toml > infra0.yaml
+  provision render --format compose topologies/static.toml > compose.yaml
+  provision render --format systemd -o json topologies/ssh-three-host.toml
+
+What is rendered needs no provision: `systemd` is what `up` installs on hosts, members on this machine shown as on a host at their address;
+`compose` and `static-pod` run stock etcd, in the images of its releases.")]
 pub struct RenderArgs {
     /// Topology file; `-` reads standard input. Ports and paths are those of the cluster if it exists, else placeholders.
     pub file: PathBuf,
@@ -238,9 +245,12 @@ pub struct RenderArgs {
     /// This member only; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub member: Vec<String>,
-    /// etcd minor version to render for, where a member runs an upstream etcd.
-    #[arg(long, value_name = "MINOR", default_value = "3.6", value_parser = minor)]
-    pub etcd_version: (u32, u32),
+    /// etcd version to render for, where a member runs an upstream etcd; with its patch, the release in images.
+    #[arg(long, value_name = "VERSION", default_value = "3.6", value_parser = etcd_version)]
+    pub etcd_version: EtcdVersion,
+    /// Image of that etcd for `compose` and `static-pod` [default: gcr.io/etcd-development/etcd].
+    #[arg(long)]
+    pub image: Option<String>,
 }
 
 /// Form of rendered settings.
@@ -257,6 +267,43 @@ pub enum RenderFormat {
     DnsZone,
     /// The flags by which kube-apiserver uses the cluster.
     KubeApiserver,
+    /// The files of a host: unit, environment, certificates.
+    Systemd,
+    /// A compose file.
+    Compose,
+    /// A pod for each node's kubelet.
+    StaticPod,
+    /// An inventory with the group `etcd`.
+    AnsibleInventory,
+}
+
+/// A version of etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EtcdVersion {
+    /// Major and minor.
+    pub minor: (u32, u32),
+    /// Patch, if it was given.
+    pub patch: Option<u32>,
+}
+
+/// `check`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  provision check topologies/ssh-three-host.toml      before the first `up`
+  provision check ssh-three-host -o json | jq '.findings[] | select(.outcome == \"fail\")'
+
+Every machine is asked the same: disk, memory, clock, names, ports, and how it reaches the others. What cannot be found out is skipped
+with the reason. A finding is accepted by the topology: [checks] allow = { swap = \"why\" }. Returns 3 when a check failed.")]
+pub struct CheckArgs {
+    /// Topology file, `-`, or the name of a known cluster.
+    #[arg(value_name = "FILE|NAME")]
+    pub target: String,
+    /// Make the directories that `up` would make, and close data directories to others.
+    #[arg(long)]
+    pub fix: bool,
+    /// How long a machine may take for an answer.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    pub timeout: Duration,
 }
 
 /// `plan`
@@ -922,16 +969,24 @@ fn lab_name(text: &str) -> Result<String, String> {
     Err("use 1 to 63 lowercase letters, digits and `-`, starting with a letter or digit".into())
 }
 
-fn minor(text: &str) -> Result<(u32, u32), String> {
-    let bad = || format!("{text:?} is not a minor version: write one such as 3.4");
-    let mut parts = text.trim_start_matches('v').split('.');
-    let (Some(major), Some(minor)) = (parts.next(), parts.next()) else {
-        return Err(bad());
-    };
-    Ok((
-        major.parse().map_err(|_| bad())?,
-        minor.parse().map_err(|_| bad())?,
-    ))
+fn etcd_version(text: &str) -> Result<EtcdVersion, String> {
+    let bad = || format!("{text:?} is not a version: write one such as 3.4 or 3.4.23");
+    let parts: Result<Vec<u32>, _> = text
+        .trim_start_matches('v')
+        .split('.')
+        .map(str::parse)
+        .collect();
+    match parts.map_err(|_| bad())?[..] {
+        [major, minor] => Ok(EtcdVersion {
+            minor: (major, minor),
+            patch: None,
+        }),
+        [major, minor, patch] => Ok(EtcdVersion {
+            minor: (major, minor),
+            patch: Some(patch),
+        }),
+        _ => Err(bad()),
+    }
 }
 
 #[cfg(test)]
@@ -975,10 +1030,13 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_version_counts_as_its_minor() {
-        assert_eq!(minor("3.4.23"), Ok((3, 4)));
-        assert_eq!(minor("v3.6"), Ok((3, 6)));
-        assert!(minor("3").is_err());
+    fn a_version_may_have_a_patch() {
+        let version = |minor, patch| Ok(EtcdVersion { minor, patch });
+        assert_eq!(etcd_version("3.4.23"), version((3, 4), Some(23)));
+        assert_eq!(etcd_version("v3.6"), version((3, 6), None));
+        for wrong in ["3", "3.x", "3.6.1.2", ""] {
+            assert!(etcd_version(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -147,6 +147,14 @@ impl Programs {
     }
 }
 
+impl Prepared {
+    /// The certificates to write, with the reasons.
+    #[must_use]
+    pub fn certificate_changes(&self) -> &[CertChange] {
+        &self.changes
+    }
+}
+
 impl Cluster {
     /// A topology under a state root.
     #[must_use]

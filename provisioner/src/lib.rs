@@ -23,6 +23,7 @@ pub mod observe;
 pub mod output;
 pub mod pki;
 pub mod plan;
+pub mod preflight;
 pub mod render;
 pub mod restore;
 pub mod runtime;

@@ -16,6 +16,7 @@ mod target;
 
 pub use interrupt::{Interrupt, Second};
 pub use probe::{Probe, Receipt};
+pub use records::check as check_records;
 pub use run::{Applied, Apply, Lifetime};
 pub use stop::stop_all;
 pub use target::{Stopped, Target, Until};

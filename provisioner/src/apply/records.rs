@@ -12,7 +12,7 @@ const FIX: &str = "correct the zone and run the same command again; `provision r
 /// Compares the records that members will find with those that they need.
 ///
 /// Members take every record for one of theirs, so that one too many keeps them waiting as much as one too few.
-pub(super) async fn check(wanted: &[SrvRecord]) -> Result<(), Error> {
+pub async fn check(wanted: &[SrvRecord]) -> Result<(), Error> {
     let silent = |error: DnsError| Error::Failed {
         what: "the DNS cannot be asked for the cluster's records".to_owned(),
         fix: Some("check /etc/resolv.conf and the server that it names".to_owned()),

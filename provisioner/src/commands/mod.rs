@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backup;
 pub mod bench;
 pub mod change;
+pub mod check;
 pub mod completions;
 mod confirm;
 pub mod down;
@@ -43,6 +44,7 @@ pub fn run(verb: &Verb, context: &Context) -> Result<ExitCode, Error> {
         Verb::Init(args) => init::run(args, context),
         Verb::Validate(args) => validate::run(args, context),
         Verb::Render(args) => render::run(args, context),
+        Verb::Check(args) => check::run(args, context),
         Verb::Schema => schema::run(context),
         Verb::Plan(args) => plan::run(args, context),
         Verb::Up(args) => up::run(args, context),

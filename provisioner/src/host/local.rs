@@ -9,8 +9,10 @@ mod network;
 mod port;
 mod process;
 mod put;
+mod reach;
 mod snapshot;
 mod spawn;
+mod survey;
 mod units;
 
 pub use attended::{Attend, Attended};
@@ -25,9 +27,13 @@ pub use process::{Process, find_by_argument, host_name};
 pub use put::{
     Dir, EnsureUser, MakeDirs, PUT_HEADER, Put, Remove, SetAside, UserId, checksum, checksum_of,
 };
+pub use reach::{
+    Clock, ClosePorts, OpenPorts, Opened, Reach, Resolve, Resolved, RoundTrip, now_us,
+};
 pub use snapshot::RestoreSnapshot;
 pub use spawn::{
     Exit, Launch, Launched, LogTail, SpawnError, foreground_owns_terminal, replace_with,
     run_foreground, version_text,
 };
+pub use survey::{Directory, Survey, Surveyed, SyncTime, TimeSync};
 pub use units::{Systemd, next_event};

@@ -24,6 +24,7 @@ pub(crate) fn topology(members: usize) -> Topology {
         bootstrap: Bootstrap::Static { token: None },
         gateways: Vec::new(),
         backup: None,
+        waived_checks: BTreeMap::new(),
         tls: Tls {
             peer: PeerTls::Mutual,
             client: ClientTls::Mutual,

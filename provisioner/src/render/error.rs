@@ -41,6 +41,19 @@ pub enum RenderError {
         /// The server in words.
         server: String,
     },
+    /// Without `provision` the members would not find each other.
+    #[error(
+        "the members find each other through a discovery service that provision runs beside them"
+    )]
+    BuiltInDiscovery,
+    /// Two members would write to the same directory.
+    #[error("members {} and {} are both at {address}, and a kubelet runs one etcd", .members.0, .members.1)]
+    SharedMachine {
+        /// Their names.
+        members: (String, String),
+        /// The address of both.
+        address: String,
+    },
     /// The settings have no equivalent in the server's version.
     #[error("member {member} runs {server}, which cannot be given these flags")]
     Version {
@@ -67,6 +80,10 @@ impl RenderError {
             Self::PlainSrv { .. } => Some(
                 "set peer = \"mutual\" in [tls], or give the member a binary of etcd 3.5".into(),
             ),
+            Self::BuiltInDiscovery => Some(
+                "set method = \"static\" in [bootstrap], or give the `url` or `endpoints` of a service".into(),
+            ),
+            Self::SharedMachine { .. } => Some("give every member the `address` of its node".into()),
             Self::Version { .. } => {
                 Some("remove the flag, or give the member a binary that has it".into())
             }

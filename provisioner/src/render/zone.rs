@@ -3,12 +3,14 @@
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::urls::{client_scheme, peer_scheme};
 use crate::instance::Instance;
 use crate::topology::{Bootstrap, Member, Role, Topology};
 
 /// One SRV record.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SrvRecord {
     /// `etcd-server`, `etcd-client-ssl` and so on: what stands between `_` and `._tcp`.
     pub service: String,

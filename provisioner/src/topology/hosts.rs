@@ -12,6 +12,26 @@ const INSTALL_DIR: &str = "/opt/provision";
 const DATA_DIR: &str = "/var/lib/provision";
 const RUN_AS: &str = "etcd";
 
+impl SshHost {
+    /// A machine of which a file says no more than where it is.
+    #[must_use]
+    pub fn at(destination: &str) -> Self {
+        Self {
+            destination: destination.to_owned(),
+            user: None,
+            port: None,
+            identity: None,
+            jump: Vec::new(),
+            ssh_config: None,
+            sudo: false,
+            keeper: Keeper::Systemd,
+            install_dir: INSTALL_DIR.into(),
+            data_dir: DATA_DIR.into(),
+            run_as: RUN_AS.to_owned(),
+        }
+    }
+}
+
 /// What all members on hosts share.
 pub(super) struct Defaults {
     host: SshHost,

@@ -8,6 +8,7 @@ mod address;
 mod backup;
 mod bootstrap;
 mod check;
+mod checks;
 mod edit;
 mod env;
 mod flags;
@@ -23,6 +24,7 @@ mod suggest;
 mod validate;
 mod write;
 
+pub use checks::Check;
 pub use edit::{Edit, EditError, edit};
 pub use invalid::{Invalid, Problem, Severity};
 pub use lint::{LINTS, LintDef};

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::Check;
+
 /// A cluster as its topology file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -28,6 +30,8 @@ pub struct Topology {
     pub gateways: Vec<Gateway>,
     /// How backups are taken.
     pub backup: Option<Backup>,
+    /// Preflight checks whose findings are accepted, with the reasons.
+    pub waived_checks: BTreeMap<Check, String>,
 }
 
 /// How backups are taken, where the command line does not say it.

@@ -50,6 +50,9 @@ pub(super) struct File {
     /// Which warnings are accepted.
     #[serde(default)]
     pub(super) lints: Lints,
+    /// Which findings of `provision check` are accepted.
+    #[serde(default)]
+    pub(super) checks: Checks,
 }
 
 /// How `provision backup` takes backups.
@@ -365,6 +368,15 @@ pub(super) enum Keeper {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Lints {
     /// Code of a warning = why it is accepted here.
+    #[serde(default)]
+    pub(super) allow: BTreeMap<String, String>,
+}
+
+/// Which findings of `provision check` are accepted.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Checks {
+    /// Name of a check = why what it finds is accepted here.
     #[serde(default)]
     pub(super) allow: BTreeMap<String, String>,
 }

@@ -11,7 +11,7 @@ use super::model::{
 use super::ranges::{self, Fault};
 use super::schema::{self, File};
 use super::spans::{Path, Spans};
-use super::{address, backup, bootstrap, flags, hosts};
+use super::{address, backup, bootstrap, checks, flags, hosts};
 use crate::pki;
 
 // etcd's own, registered with IANA.
@@ -46,6 +46,7 @@ pub(super) fn validate(
     let (members, places): (Vec<Member>, Vec<Path>) = check.members(raw).into_iter().unzip();
     let gateways = check.gateways(raw, &members);
     let backup = backup::backup(raw.backup.as_ref(), &mut check);
+    let waived_checks = checks::waived(&raw.checks, &mut check);
     let topology = Topology {
         name: raw.name.clone(),
         network,
@@ -61,6 +62,7 @@ pub(super) fn validate(
         members,
         gateways,
         backup,
+        waived_checks,
     };
     check.made_certificates(&topology);
     if check.problems.is_empty() {

@@ -10,7 +10,7 @@ use super::model::{
     Settings, SshHost, Topology,
 };
 
-/// Writes a topology whose parse is equal to it. Warnings' waivers are not part of a topology and are left out.
+/// Writes a topology whose parse is equal to it. Waivers of lints are not part of a topology and are left out.
 pub fn to_toml(topology: &Topology) -> String {
     let Topology {
         name,
@@ -21,6 +21,7 @@ pub fn to_toml(topology: &Topology) -> String {
         members,
         gateways,
         backup,
+        waived_checks,
     } = topology;
     let mut file = Table::new();
     file.insert("name".into(), text(name));
@@ -62,6 +63,14 @@ pub fn to_toml(topology: &Topology) -> String {
         table.insert("ca".into(), Table::from_iter(files).into());
     }
     file.insert("tls".into(), table.into());
+
+    if !waived_checks.is_empty() {
+        let allow = waived_checks.iter();
+        let allow =
+            Table::from_iter(allow.map(|(check, reason)| (check.to_string(), text(reason))));
+        let table = Table::from_iter([("allow".to_owned(), Value::from(allow))]);
+        file.insert("checks".into(), table.into());
+    }
 
     let members: Vec<Value> = members
         .iter()
