@@ -493,7 +493,7 @@ pub struct RecoverArgs {
   provision upgrade --dry-run cluster.toml --binary /opt/etcd-3.5/etcd
   provision upgrade --rollback cluster.toml
 
-Versions go up by one minor at a time. Members that are not ready come first and the leader last, after it has handed over; each
+A backup is taken first. Versions go up by one minor at a time. Members that are not ready come first and the leader last, after it has handed over; each
 answers again before the next one stops. When writes wait longer than the budget no further member is touched. As long as some member
 runs the older version, --rollback goes back to it; later the way back is the snapshot from before. `binary` in the file is changed
 too, or may be changed by hand before.")]

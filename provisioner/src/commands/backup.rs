@@ -1,6 +1,7 @@
 //! `backup`
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -100,7 +101,7 @@ pub fn run(args: &BackupArgs, context: &Context) -> Result<ExitCode, Error> {
             } else if args.remove_timer {
                 remove_timer(&cluster, context).await
             } else {
-                take(args, &cluster, context).await
+                context.output.data(&take(args, &cluster, context).await?)
             }
         };
         tokio::select! {
@@ -134,7 +135,34 @@ fn known(cluster: &Cluster) -> Result<Known, Error> {
     })
 }
 
-async fn take(args: &BackupArgs, cluster: &Cluster, context: &Context) -> Result<(), Error> {
+/// Takes a backup as [backup] says, before something that cannot be undone.
+pub(super) async fn take_before(
+    cluster: &Cluster,
+    timeout: Duration,
+    context: &Context,
+) -> Result<(), Error> {
+    let args = BackupArgs {
+        target: cluster.topology.name.clone(),
+        to: None,
+        verify: false,
+        encrypt_to: Vec::new(),
+        keep: None,
+        keep_for: None,
+        timeout,
+        list: false,
+        install_timer: false,
+        remove_timer: false,
+    };
+    let Report { backup, .. } = take(&args, cluster, context).await?;
+    context.output.note(format!(
+        "the way back is {}: `provision restore {} FILE`, with the program of now in the topology",
+        backup.path.display(),
+        cluster.topology.name
+    ));
+    Ok(())
+}
+
+async fn take(args: &BackupArgs, cluster: &Cluster, context: &Context) -> Result<Report, Error> {
     let output = &context.output;
     let settings = settings(cluster);
     let name = &cluster.topology.name;
@@ -209,7 +237,7 @@ async fn take(args: &BackupArgs, cluster: &Cluster, context: &Context) -> Result
     if !deleted.is_empty() {
         output.note(format!("deleted {} older backups", deleted.len()));
     }
-    output.data(&Report { backup, deleted })
+    Ok(Report { backup, deleted })
 }
 
 fn is_dir(path: &Path) -> bool {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::backup;
 use crate::apply::{Applied, Apply, Interrupt, Lifetime, Receipt, Second};
 use crate::cli::UpArgs;
 use crate::cluster::{Asked, Cluster};
@@ -133,6 +134,9 @@ pub(super) async fn carry_out(
             return Err(Refusal::margin(planned).into());
         }
         interrupt.check()?;
+        if prepared.asked == Asked::Upgrade {
+            backup::take_before(cluster, options.timeout, context).await?;
+        }
         cluster.save_edit(&context.output)?;
         let mut journal = cluster.dir.journal(verb, plan.steps.len())?;
         let apply = Apply {

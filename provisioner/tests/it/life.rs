@@ -182,6 +182,9 @@ fn a_cluster_on_machines_lives_through_everything() {
     life.verb(&["upgrade", "--binary", NEW, file]);
     life.works();
 
+    life.verb(&["backup", "--verify", file]);
+    life.works();
+
     life.stop(client);
     life.judge();
 

@@ -21,7 +21,13 @@ fn three_members_go_one_minor_up_without_losing_a_write() {
     writing.acknowledge(100);
     let up = upgrade(&cluster, &["--binary", NEW, "-o", "json", &cluster.file])
         .expect(0)
+        .says(&["the way back is ", "provision restore demo FILE"])
         .json();
+    let backups = cluster
+        .sandbox
+        .provision(&["backup", "--list", CLUSTER, "-o", "json"]);
+    let backups = backups.expect(0).json();
+    assert_eq!(backups["backups"].as_array().unwrap().len(), 1, "{backups}");
     let restarted: Vec<&Value> = steps(&up)
         .iter()
         .filter(|step| step["step"] == "restart")
