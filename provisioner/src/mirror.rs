@@ -83,7 +83,12 @@ pub async fn lock(
                 )),
             }
         });
-    join_all(locks).await.into_iter().collect()
+    join_all(locks)
+        .await
+        .into_iter()
+        .collect::<Result<(), Error>>()?;
+    hosts.hold();
+    Ok(())
 }
 
 /// Copies the state directory's essence to every machine that is in reach.

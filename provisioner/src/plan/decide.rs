@@ -371,13 +371,12 @@ fn restart_order(
 
 // Whoever is up already runs as wanted when the leader's turn comes; topology order keeps plans stable.
 fn successor(topology: &Topology, leader: &str, draft: &Draft<'_>) -> Option<String> {
-    topology
-        .members
-        .iter()
-        .find(|member| {
-            member.name != leader && draft.is_voter(&member.name) && draft.is_up(&member.name)
-        })
-        .map(|member| member.name.clone())
+    let could = |name: &String| name != leader && draft.is_voter(name) && draft.is_up(name);
+    let mut staying = topology.members.iter().map(|member| &member.name);
+    let staying = staying.find(|name| could(name));
+    // One that leaves later leads until then.
+    let anybody = || draft.voters.iter().find(|name| could(name));
+    staying.or_else(anybody).cloned()
 }
 
 /// Steps so far and who is up after them.

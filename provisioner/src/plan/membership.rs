@@ -622,6 +622,18 @@ mod tests {
     }
 
     #[test]
+    fn one_that_leaves_leads_as_long_as_nobody_else_can() {
+        let mut world = World::running(2, 0).listed();
+        world.want(&ALL[..1]);
+        world.replace(0);
+        let steps = steps(&world);
+        assert_eq!(steps[1], "move leadership from infra0 to infra1");
+        assert_eq!(steps[2], "remove infra0 from the cluster");
+        assert_eq!(steps[7], "move leadership from infra1 to infra0");
+        assert_eq!(steps[8], "remove infra1 from the cluster");
+    }
+
+    #[test]
     fn a_stopped_cluster_changes_its_members_once_it_runs() {
         let mut world = World::running(3, 0);
         (0..3).for_each(|index| world.kill(index));

@@ -523,12 +523,12 @@ fn a_cluster_on_hosts_is_backed_up_and_restored() {
     hosts.no_change();
     let there = on(&format!(
         "systemctl is-enabled {UNIT}; stat -c '%a %U' {HOME}/data {HOME}/data/member {HOME}/data/provision.json; \
-         ls -A {HOME}; ls {HOME}/removed"
+         ls -A {HOME}; ls /var/lib/provision/clusters/remote/removed"
     ));
     let there = there.expect(0).stdout;
     assert_eq!(
         there,
-        "enabled\n700 etcd\n700 etcd\n600 etcd\ncerts\ndata\nmember.env\nremoved\ndata.1\n"
+        "enabled\n700 etcd\n700 etcd\n600 etcd\ncerts\ndata\nmember.env\nversion.txt\ninfra0.1\n"
     );
 
     // The program and the included member are there: a cluster of the host's own, and a timer that backs it up.
