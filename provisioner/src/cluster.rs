@@ -519,6 +519,10 @@ impl Cluster {
                     .or_insert_with(|| place.clone());
             }
         }
+        // Whoever formed the cluster is settled once members come and go.
+        if instance.founders.is_empty() {
+            instance.founders.clone_from(&proposed.founders);
+        }
         // Those that move to another machine are where they were, until they are gone from there.
         let places = proposed
             .former

@@ -20,6 +20,7 @@ each_server! {
     a_change_that_is_killed_at_any_step_is_finished_by_the_next_up
     a_member_without_data_is_replaced
     a_living_leader_is_replaced
+    a_member_moves_to_another_address
     a_name_is_used_again_with_fresh_data
     members_restart_on_request_and_the_leader_moves
     a_learner_stays_one_until_the_file_says_otherwise
@@ -295,6 +296,32 @@ fn a_learner_stays_one_until_the_file_says_otherwise(server: Server) {
         .provision(&["up", &cluster.file])
         .expect(6)
         .says(&["cannot become a learner"]);
+}
+
+fn a_member_moves_to_another_address(server: Server) {
+    let cluster = Cluster::up(server, false, &["m0", "m1", "m2"]);
+    let sandbox = &cluster.sandbox;
+    sandbox.etcdctl(CLUSTER, &["put", "k", "v"]).expect(0);
+    let text = fs::read_to_string(&cluster.file).unwrap();
+    let moved = text.replace("name = \"m1\"", "name = \"m1\"\naddress = \"127.0.0.2\"");
+    fs::write(&cluster.file, moved).unwrap();
+    sandbox.provision(&["up", &cluster.file]).expect(6).says(&[
+        "member m1 of cluster demo cannot move from 127.0.0.1 to 127.0.0.2",
+        "provision replace FILE m1",
+    ]);
+    sandbox
+        .provision(&["replace", &cluster.file, "m1"])
+        .expect(0)
+        .says(&[" 0 of "]);
+    cluster.expect_voters(&["m0", "m1", "m2"]);
+    cluster.expect_no_change();
+    let listed = format!("{:?}", cluster.listed());
+    assert!(listed.contains("http://127.0.0.2:"), "{listed}");
+    // It knows who formed the cluster when all of them start again, too.
+    sandbox.provision(&["down", CLUSTER]).expect(0);
+    cluster.apply();
+    let get = sandbox.etcdctl(CLUSTER, &["get", "k", "--print-value-only"]);
+    assert_eq!(get.expect(0).stdout, "v\n");
 }
 
 fn members_are_added_to_a_cluster_that_was_stopped(server: Server) {
