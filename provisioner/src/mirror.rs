@@ -16,7 +16,7 @@ use crate::host::local::{KeepCopy, ReadCopy, TakeLock};
 use crate::host::remote::Hosts;
 use crate::instance::{Instance, KeyPaths};
 use crate::pki::{NewFile, write_files};
-use crate::state::ClusterDir;
+use crate::state::{ClusterDir, Owner};
 use crate::topology::{SshHost, Topology};
 
 const INSTANCE: &str = "instance.json";
@@ -56,15 +56,16 @@ pub async fn lock(
     hosts: &Hosts,
     topology: &Topology,
     instance: Option<&Instance>,
-    who: &str,
+    verb: &str,
     force: bool,
 ) -> Result<(), Error> {
+    let who = &Owner::me(verb).to_string();
     let locks = machines(topology, instance)
         .into_iter()
         .map(|host| async move {
             let take = TakeLock {
                 path: traces(host, &topology.name)[0].clone(),
-                who: who.to_owned(),
+                who: who.clone(),
                 force,
             };
             // Whoever looks at the machine next says why it is out of reach.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::apply::{Interrupt, Lifetime, Second};
+use crate::apply::{Interrupt, Second};
 use crate::cli::{ChangeArgs, MoveLeaderArgs, ReplaceArgs, RestartArgs, UpgradeArgs};
 use crate::cluster::{Asked, Cluster, Known};
 use crate::context::Context;
@@ -127,11 +127,8 @@ fn run(
                 .map(|_| ExitCode::Ok);
         }
         let options = Options {
-            timeout: args.timeout,
-            accept_downtime: args.accept_downtime,
-            force_unlock: args.force_unlock,
-            lifetime: Lifetime::Own,
             budget,
+            ..Options::of(args)
         };
         let lead = match &asked {
             Asked::Lead(to) => Some(to.clone()),

@@ -16,7 +16,7 @@ use crate::mirror;
 use crate::output::{Document, Format, Table};
 use crate::plan::{self, Step};
 use crate::runtime::runtime;
-use crate::state::{Outcome, Owner};
+use crate::state::Outcome;
 
 // A data directory of gigabytes is many files.
 const PURGE_LIMIT: Duration = Duration::from_secs(120);
@@ -53,13 +53,12 @@ async fn down(args: &DownArgs, known: &Known, context: &Context) -> Result<ExitC
     let output = &context.output;
     let name = known.dir.name();
     let lock = known.dir.lock("down", args.force_unlock)?;
-    let who = Owner::me("down").to_string();
     let remembered = Some(&known.instance);
     mirror::lock(
         &known.hosts,
         &known.topology,
         remembered,
-        &who,
+        "down",
         args.force_unlock,
     )
     .await?;

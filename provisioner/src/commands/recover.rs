@@ -1,6 +1,6 @@
 //! `recover`
 
-use crate::apply::{Interrupt, Lifetime, Second};
+use crate::apply::{Interrupt, Second};
 use crate::cli::RecoverArgs;
 use crate::cluster::{Asked, Cluster, Prepared};
 use crate::context::Context;
@@ -42,11 +42,8 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<ExitCode, Error> {
             ));
         }
         let options = Options {
-            timeout: change.timeout,
             accept_downtime: true,
-            force_unlock: change.force_unlock,
-            lifetime: Lifetime::Own,
-            budget: None,
+            ..Options::of(change)
         };
         let asked = Asked::Recover(survivor);
         let (plan, applied) =

@@ -23,7 +23,7 @@ use crate::render::{Server, listed_peer_url};
 use crate::restore::{Member, Restore, bump};
 use crate::runtime::runtime;
 use crate::services;
-use crate::state::{self, Outcome, Owner, Pending, Phase};
+use crate::state::{self, Outcome, Pending, Phase};
 use crate::topology::{self, Keeper, Role, to_toml};
 
 const STEPS: [&str; 4] = [
@@ -121,9 +121,8 @@ pub fn run(args: &RestoreArgs, context: &Context) -> Result<ExitCode, Error> {
                 topology, hosts, ..
             } = &cluster;
             let remembered = cluster.dir.load()?;
-            let who = Owner::me("restore").to_string();
             let force = args.force_unlock;
-            mirror::lock(hosts, topology, remembered.as_ref(), &who, force).await?;
+            mirror::lock(hosts, topology, remembered.as_ref(), "restore", force).await?;
             run.restore(&work, &interrupt).await
         }
         .await;

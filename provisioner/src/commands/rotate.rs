@@ -1,6 +1,6 @@
 //! `rotate certs` and `rotate ca`
 
-use crate::apply::{Interrupt, Lifetime, Second};
+use crate::apply::{Interrupt, Second};
 use crate::cli::{RotateArgs, Rotated};
 use crate::cluster::{Asked, Cluster};
 use crate::context::Context;
@@ -38,13 +38,7 @@ pub fn run(args: &RotateArgs, context: &Context) -> Result<ExitCode, Error> {
             (Rotated::Certs, _) => vec![Asked::Certificates],
             (Rotated::Ca, from) => stages(from).into_iter().map(Asked::Ca).collect(),
         };
-        let options = Options {
-            timeout: args.change.timeout,
-            accept_downtime: args.change.accept_downtime,
-            force_unlock: args.change.force_unlock,
-            lifetime: Lifetime::Own,
-            budget: None,
-        };
+        let options = Options::of(&args.change);
         let taken = if args.step { 1 } else { stages.len() };
         let mut last = None;
         for asked in stages.into_iter().take(taken) {

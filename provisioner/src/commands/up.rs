@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::backup;
 use crate::apply::{Applied, Apply, Interrupt, Lifetime, Receipt, Second};
-use crate::cli::UpArgs;
+use crate::cli::{ChangeArgs, UpArgs};
 use crate::cluster::{Asked, Cluster};
 use crate::context::Context;
 use crate::duration;
@@ -16,7 +16,6 @@ use crate::output::{Document, Format, Table};
 use crate::plan::{Plan, Refusal};
 use crate::render::client_urls;
 use crate::runtime::runtime;
-use crate::state::Owner;
 use crate::topology::{Network, to_toml};
 
 // A running member answers in milliseconds; one that hangs is waited for by a step with its own deadline.
@@ -30,6 +29,19 @@ pub(super) struct Options {
     pub(super) force_unlock: bool,
     pub(super) lifetime: Lifetime,
     pub(super) budget: Option<Duration>,
+}
+
+impl Options {
+    /// What a verb that changes a running cluster was told.
+    pub(super) fn of(args: &ChangeArgs) -> Self {
+        Self {
+            timeout: args.timeout,
+            accept_downtime: args.accept_downtime,
+            force_unlock: args.force_unlock,
+            lifetime: Lifetime::Own,
+            budget: None,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -93,7 +105,6 @@ pub(super) async fn carry_out(
     let lock = cluster.dir.lock(verb, options.force_unlock)?;
     let result = async {
         let remembered = cluster.dir.load()?;
-        let who = Owner::me(verb).to_string();
         let Cluster {
             topology, hosts, ..
         } = cluster;
@@ -101,7 +112,7 @@ pub(super) async fn carry_out(
             hosts,
             topology,
             remembered.as_ref(),
-            &who,
+            verb,
             options.force_unlock,
         )
         .await?;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::container::{Image, Paths, needs_certificates, stands_alone};
 use super::error::RenderError;
+use super::flags::placed;
 use crate::instance::Instance;
 use crate::topology::{Member, Topology};
 
@@ -33,12 +34,7 @@ pub fn compose(
     let mut services = Map::new();
     let mut volumes = Map::new();
     for member in members {
-        let place = instance
-            .members
-            .get(&member.name)
-            .ok_or_else(|| RenderError::NotPlaced {
-                member: member.name.clone(),
-            })?;
+        let place = placed(instance, member)?;
         let data = format!("{}-data", member.name);
         let mut mounts = vec![json!({
             "type": "volume",

@@ -9,6 +9,17 @@ use crate::instance::{Instance, Origin, Placement};
 use crate::services;
 use crate::topology::{Bootstrap, ClientTls, Discovery, Member, PeerTls, Protocol, Topology};
 
+/// Where a member lives.
+///
+/// # Errors
+/// The instance does not have it.
+pub fn placed<'i>(instance: &'i Instance, member: &Member) -> Result<&'i Placement, RenderError> {
+    let place = instance.members.get(&member.name);
+    place.ok_or_else(|| RenderError::NotPlaced {
+        member: member.name.clone(),
+    })
+}
+
 /// Decides every setting of a member: its own flags, and what follows from its place in the cluster.
 ///
 /// Flags that only an upstream etcd has are left out here; `argv` and its like add them for such a server.
@@ -20,13 +31,7 @@ pub fn flags(
     member: &Member,
     instance: &Instance,
 ) -> Result<Flags, RenderError> {
-    let place = instance
-        .members
-        .get(&member.name)
-        .ok_or_else(|| RenderError::NotPlaced {
-            member: member.name.clone(),
-        })?
-        .seen_there();
+    let place = placed(instance, member)?.seen_there();
     let place = &place;
     let mut settings: Vec<(&str, String)> = Vec::new();
     let upstream = Server::assumed(&member.binary, (3, 6)) != Server::Member;
@@ -174,12 +179,7 @@ fn initial_cluster(
 ) -> Result<String, RenderError> {
     let mut entries = Vec::new();
     for member in &topology.members {
-        let place = instance
-            .members
-            .get(&member.name)
-            .ok_or_else(|| RenderError::NotPlaced {
-                member: member.name.clone(),
-            })?;
+        let place = placed(instance, member)?;
         if of(place) {
             let url = peer_url(topology, member, place);
             entries.push(format!("{}={url}", member.name));

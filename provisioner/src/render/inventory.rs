@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::error::RenderError;
+use super::flags::placed;
 use super::forms::{env, quote};
 use super::server::Server;
 use super::urls::{client_url, client_urls, listed_peer_url, peer_url};
@@ -21,12 +22,7 @@ pub fn inventory(
 ) -> Result<Value, RenderError> {
     let mut hosts = Map::new();
     for member in members {
-        let place = instance
-            .members
-            .get(&member.name)
-            .ok_or_else(|| RenderError::NotPlaced {
-                member: member.name.clone(),
-            })?;
+        let place = placed(instance, member)?;
         let mut variables = match &member.host {
             Some(host) => reached(host),
             None => Map::from_iter([

@@ -21,7 +21,7 @@ pub use apiserver::kube_apiserver;
 pub use compose::compose;
 pub use container::{Image, stands_alone};
 pub use error::RenderError;
-pub use flags::flags;
+pub use flags::{flags, placed};
 pub use forms::{ENV, Given, argv, env, env_file, given, quote, shell_line, yaml};
 pub use inventory::inventory;
 pub use placeholder::placeholder;

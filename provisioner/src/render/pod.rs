@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::container::{Image, Paths, needs_certificates, stands_alone};
 use super::error::RenderError;
+use super::flags::placed;
 use super::urls::client_url;
 use crate::instance::Instance;
 use crate::topology::{Member, Topology};
@@ -52,12 +53,7 @@ fn pod(
     instance: &Instance,
     image: &Image,
 ) -> Result<Value, RenderError> {
-    let place = instance
-        .members
-        .get(&member.name)
-        .ok_or_else(|| RenderError::NotPlaced {
-            member: member.name.clone(),
-        })?;
+    let place = placed(instance, member)?;
     let (member, probed) = with_probed_port(member);
     let probe = |query: &str, failures: u32| {
         json!({

@@ -164,10 +164,7 @@ fn deployment(
         .join("bin")
         .join(here.file_name().unwrap_or_default());
     let server = Server::assumed(&member.binary, minor);
-    let place = instance.members.get(&member.name);
-    let place = place.ok_or_else(|| render::RenderError::NotPlaced {
-        member: member.name.clone(),
-    })?;
+    let place = render::placed(instance, member)?;
     let home = place.host_dir.clone().unwrap_or_default();
     let given = render::given(topology, member, instance, server, &there, &home)?;
     let program = Program {
