@@ -231,12 +231,12 @@ impl Running {
 #[test]
 fn members_and_endpoints_are_shown_and_changed() {
     each_release(|ctl, servers| {
-        let list = ctl.ok(&["member", "list"]);
-        assert_eq!(list.lines().count(), 3, "{list}");
-        assert!(
-            list.lines().all(|line| line.contains(", started, infra")),
-            "{list}"
-        );
+        // 3.4 asks one member what it knows: the name that a member told last reaches the others a moment later.
+        wait_until("all three have told their names", || {
+            let list = ctl.ok(&["member", "list"]);
+            assert_eq!(list.lines().count(), 3, "{list}");
+            list.lines().all(|line| line.contains(", started, infra"))
+        });
         ctl.ok(&["endpoint", "health", "--cluster"]);
         let hashes = ctl.ok(&["endpoint", "hashkv"]);
         let mut hashes: Vec<_> = hashes

@@ -2,25 +2,19 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+pub(crate) use testbed::port::claim as free_ports;
 
 pub(crate) const MEMBER: &str = env!("CARGO_BIN_EXE_member");
 pub(crate) const ETCD: &str = "/usr/bin/etcd";
 pub(crate) const ETCD_3_5: &str = "/usr/local/lib/etcd-3.5.1/etcd";
 
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Ports that were free a moment ago.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("bound").port())
-}
 
 /// Waits until the condition holds.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

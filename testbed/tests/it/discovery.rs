@@ -1,11 +1,12 @@
 //! The discovery service, beside the one that Debian packages and with real members.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use testbed::port;
 use testbed::service::discovery::{DiscoveryError, DiscoveryServer};
 
 // Long enough for a busy machine; a test that passes never waits for it.
@@ -19,12 +20,6 @@ impl Drop for Running {
         let _ended_already = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    // Held together until all are chosen, so that they differ.
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn etcd(dir: &Path, name: &str, [client, peer]: [u16; 2], more: &[&str]) -> Running {
@@ -85,7 +80,7 @@ async fn serve(backend: u16) -> DiscoveryServer {
 #[tokio::test]
 async fn answers_are_those_of_the_packaged_service() {
     let dir = tempfile::tempdir().unwrap();
-    let [client, peer, theirs] = free_ports();
+    let [client, peer, theirs] = port::claim();
     let _etcd = etcd(dir.path(), "backend", [client, peer], &["--enable-v2"]);
     let backend = format!("http://127.0.0.1:{client}");
     let theirs = format!("http://127.0.0.1:{theirs}");
@@ -224,7 +219,7 @@ fn comparable(
 #[tokio::test]
 async fn three_members_find_each_other_with_a_token() {
     let dir = tempfile::tempdir().unwrap();
-    let [client, peer] = free_ports();
+    let [client, peer] = port::claim();
     let _backend = etcd(dir.path(), "backend", [client, peer], &["--enable-v2"]);
     wait_for(&format!("http://127.0.0.1:{client}/health")).await;
     let server = serve(client).await;
@@ -235,7 +230,7 @@ async fn three_members_find_each_other_with_a_token() {
     ])
     .await;
 
-    let ports: [u16; 6] = free_ports();
+    let ports: [u16; 6] = port::claim();
     let _members: Vec<Running> = (0..3)
         .map(|index| {
             let own = [ports[2 * index], ports[2 * index + 1]];
@@ -266,7 +261,7 @@ async fn three_members_find_each_other_with_a_token() {
 
 #[tokio::test]
 async fn a_backend_that_is_away_is_said_so() {
-    let [away] = free_ports();
+    let [away] = port::claim();
     let server = serve(away).await;
     let ours = format!("http://{}", server.address());
     let (status, _, body) = curl(&[&format!("{ours}/new")]).await;

@@ -1,12 +1,12 @@
 //! Three stock etcd members on loopback, plaintext or mutual TLS, ended with the test.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use testbed::port;
 use testbed::traffic::load::Load;
 use testbed::traffic::operation::{Keys, Operation, Order};
 use testbed::traffic::{Target, Tls};
@@ -40,15 +40,7 @@ impl Cluster {
         if tls {
             write_certificates(dir.path());
         }
-        // Held together until all are chosen, so that they differ.
-        let listeners: Vec<_> = (0..2 * MEMBERS)
-            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-            .collect();
-        let ports = listeners
-            .iter()
-            .map(|listener| listener.local_addr().unwrap().port())
-            .collect();
-        drop(listeners);
+        let ports = port::claim::<{ 2 * MEMBERS }>().to_vec();
         let mut cluster = Self {
             dir,
             ports,

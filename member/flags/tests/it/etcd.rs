@@ -5,7 +5,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    net::TcpListener,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -109,16 +108,8 @@ fn a_real_etcd_says_the_same() {
     }
 }
 
-/// Ports that were free a moment ago.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners
-        .each_ref()
-        .map(|listener| listener.local_addr().unwrap().port())
-}
-
 fn settings(dir: &Path) -> Flags {
-    let [peer, client, metrics] = free_ports();
+    let [peer, client, metrics] = testbed::port::claim();
     let urls = |port: u16| Urls::parse(&format!("http://127.0.0.1:{port}")).unwrap();
     Flags {
         name: "infra0".to_owned(),
