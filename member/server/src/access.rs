@@ -10,6 +10,7 @@ use tonic::body::Body;
 
 use crate::auth::ClientName;
 use crate::http::refuse;
+use crate::tls::InPlainText;
 
 /// The rules of a client port.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub(crate) struct Access {
 pub(crate) struct Readers(Option<HeaderValue>);
 
 impl Access {
-    /// The rules of the flags for a port that is `secure`, which is one with TLS.
+    /// The rules of the flags for a port that is `secure`, which is one with TLS; what comes without it is marked.
     pub(crate) fn new(flags: &Flags, secure: bool) -> Self {
         Self {
             origins: flags.cors.clone(),
@@ -40,7 +41,7 @@ impl Access {
         request: &Request<B>,
         auth: bool,
     ) -> ControlFlow<Response<Body>, Readers> {
-        if !self.secure {
+        if !self.secure || request.extensions().get::<InPlainText>().is_some() {
             let host = host(request);
             if !self.hosts.allows(host) {
                 return ControlFlow::Break(refuse(

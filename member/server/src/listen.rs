@@ -230,8 +230,11 @@ async fn serve_connection<S, F, B>(
             return;
         }
     };
-    let client = transport.client_name();
+    let (client, mark) = (transport.client_name(), transport.mark());
     let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(mark) = mark {
+            request.extensions_mut().insert(mark);
+        }
         if let Some(client) = &client {
             request.extensions_mut().insert(client.clone());
         }

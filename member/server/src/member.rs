@@ -296,6 +296,26 @@ pub(crate) async fn bind(
     Ok(bound)
 }
 
+/// Binds client URLs. As with etcd, an address that is there with both schemes takes callers with and without TLS.
+async fn bind_clients(
+    urls: &[Url],
+    tls: &Acceptor,
+) -> Result<Vec<(TcpListener, Acceptor)>, MemberError> {
+    let twin = |url: &&Url| {
+        let same = |other: &&Url| other.address() == url.address();
+        let other = |other: &&Url| other.scheme() != url.scheme();
+        urls.iter().filter(same).any(|url| other(&url))
+    };
+    let (shared, own): (Vec<&Url>, Vec<&Url>) = urls.iter().partition(twin);
+    let own: Vec<Url> = own.into_iter().cloned().collect();
+    let mut bound = bind(&own, tls).await?;
+    for url in shared.into_iter().filter(|url| url.scheme().is_tls()) {
+        let acceptor = tls.clone().and_plain();
+        bound.push((listen::bind(url.as_str()).await?, acceptor));
+    }
+    Ok(bound)
+}
+
 /// Where a member keeps what.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -352,7 +372,7 @@ impl<E: Engine> Member<E> {
             peer_tls = peer_tls.checking_origin();
         }
         let connector = PeerConnector::new(peer_files)?.named(peer_name(flags));
-        let client = bind(&flags.listen_client_urls, &client_tls).await?;
+        let client = bind_clients(&flags.listen_client_urls, &client_tls).await?;
         let metrics_ports = bind(&flags.listen_metrics_urls, &client_tls).await?;
         let birth = if first_start {
             let bootstrap = match listed {

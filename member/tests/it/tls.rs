@@ -1,5 +1,6 @@
 //! What certificates members show, make, and take: against real etcd, whose outcome and log line are the rule.
 
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -191,6 +192,29 @@ fn a_revoked_certificate_is_refused_from_the_next_connection_on() {
             let reason = format!("open {list}: no such file or directory");
             server.log().contains(&reason)
         });
+    }
+}
+
+#[test]
+fn a_port_takes_clients_with_and_without_tls() {
+    // Plain gRPC is asked of the member alone: etcd up to 3.5.1 serves it on such a port only if its threads happen to run in one order.
+    for (binary, grpc) in [(MEMBER, true), (ETCD, false), (ETCD_3_5, false)] {
+        let authority = Authority::new();
+        authority.issue("server", 1, &["127.0.0.1"]);
+        authority.issue("client", 2, &[]);
+        let [client, peer] = free_ports();
+        let urls = format!("http://127.0.0.1:{client},https://127.0.0.1:{client}");
+        let mut args = authority.client_flags("server");
+        args.push(format!("--listen-client-urls={urls}"));
+        args.push(format!("--advertise-client-urls={urls}"));
+        let initial = format!("infra0=http://127.0.0.1:{peer}");
+        let mut server = Server::of_cluster(binary, "infra0", client, peer, &initial, &strs(&args));
+        server.start();
+        server.wait_ready();
+        let _silent = TcpStream::connect(("127.0.0.1", client)).expect("connects");
+        assert!(authority.serves(&server, "client"), "{binary}");
+        assert!(!authority.serves(&server, "nobody"), "{binary}");
+        assert!(!grpc || answers(&server), "{binary}");
     }
 }
 

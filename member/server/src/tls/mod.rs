@@ -103,10 +103,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
 /// A connection from a client, whose requests are made acceptable to h2 on their way in.
 pub(crate) struct Inbound {
     stream: Transport<TcpStream>,
+    marked: bool,
     fix: AuthorityFix,
 }
 
 impl Inbound {
+    /// What its requests have to be marked with.
+    pub(crate) fn mark(&self) -> Option<InPlainText> {
+        self.marked.then_some(InPlainText)
+    }
+
     /// The common name of the certificate that the client showed, whose chain was verified.
     pub(crate) fn client_name(&self) -> Option<ClientName> {
         let Transport::Tls(stream) = &self.stream else {
@@ -167,9 +173,15 @@ impl AsyncWrite for Inbound {
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     files: Option<Arc<Reloaded<ServerConfig>>>,
+    /// Whether who calls may do so without TLS.
+    plain: bool,
     /// Whether who calls must do so from an address that its certificate names.
     origin: bool,
 }
+
+/// Marks the requests that came without TLS over a port that takes both.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InPlainText;
 
 /// Why a connection was not taken, and what its certificate says that tells whose it was.
 pub(crate) struct Rejected {
@@ -192,9 +204,18 @@ impl Acceptor {
             .map(|files| Reloaded::new(files, TlsFiles::server_config))
             .transpose()?;
         Ok(Self {
+            plain: reloaded.is_none(),
             files: reloaded.map(Arc::new),
             origin: false,
         })
+    }
+
+    /// Takes callers with and without TLS.
+    pub(crate) fn and_plain(self) -> Self {
+        Self {
+            plain: true,
+            ..self
+        }
     }
 
     /// Asks who calls to do so from an address that its certificate names, if it names any.
@@ -207,6 +228,7 @@ impl Acceptor {
     pub(crate) fn plain() -> Self {
         Self {
             files: None,
+            plain: true,
             origin: false,
         }
     }
@@ -215,13 +237,25 @@ impl Acceptor {
         self.files.is_some()
     }
 
+    // What TLS begins with is the beginning of no request.
+    async fn is_called_in_plain_text(&self, stream: &TcpStream) -> io::Result<bool> {
+        const HANDSHAKE: u8 = 0x16;
+        let mut first = [0];
+        Ok(stream.peek(&mut first).await? == 0 || first != [HANDSHAKE])
+    }
+
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,
         from: IpAddr,
     ) -> Result<Inbound, Rejected> {
+        let mut marked = false;
         let stream = match &self.files {
             None => Transport::Plain(stream),
+            Some(_) if self.plain && self.is_called_in_plain_text(&stream).await? => {
+                marked = true;
+                Transport::Plain(stream)
+            }
             Some(files) => {
                 let acceptor = TlsAcceptor::from(files.current());
                 let stream = acceptor.accept(stream).await?;
@@ -241,6 +275,7 @@ impl Acceptor {
         };
         Ok(Inbound {
             stream,
+            marked,
             fix: AuthorityFix::new(),
         })
     }
