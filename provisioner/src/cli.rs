@@ -521,11 +521,18 @@ pub struct UpgradeArgs {
   provision rotate certs three-node-tls
   provision rotate ca three-node-tls
   provision rotate ca --step cluster.toml             one stage; then give clients the new ca.crt, and repeat
+  provision rotate tls --step cluster.toml            one stage from plain text to TLS; move the clients before the last
 
 Certificates are read again by running members. A CA is replaced in three stages: every member trusts the new CA beside the old one,
 then every certificate is issued by the new one, then the old one is dropped; members are restarted one at a time. With `ca` in the
 file that is the new CA, else one is made. Clients with a copy of the CA's certificate need the one of the first stage before the
-second. A run that was cut off is finished by the next.")]
+second.
+
+`rotate tls` takes a cluster without TLS to what [tls] in its file asks for now, in three stages: every member has certificates and
+takes clients with and without TLS on one port; the members call each other over TLS, one after another; clients without TLS are
+refused. Clients move in between, with what `provision env` and `render --format kube-apiserver` say.
+
+A run that was cut off is finished by the next.")]
 pub struct RotateArgs {
     /// What to replace.
     pub what: Rotated,
@@ -544,6 +551,8 @@ pub enum Rotated {
     Certs,
     /// The CA, and with it every certificate.
     Ca,
+    /// Plain text: TLS in its place, as `tls` in the file says now.
+    Tls,
 }
 
 /// `backup`

@@ -27,7 +27,7 @@ use crate::render::{self, Given, Server};
 use crate::services::{self, Service};
 use crate::state::{self, ClusterDir, Phase, Proposal, Unit};
 use crate::topology::{
-    self, Binary, ClientTls, Edit, EditError, Loaded, Member, Network, Role, Topology,
+    self, Binary, ClientTls, Edit, EditError, Loaded, Member, Network, PeerTls, Role, Tls, Topology,
 };
 
 /// A cluster that a verb was pointed at.
@@ -107,6 +107,8 @@ pub enum Asked {
     Certificates,
     /// The CA's replacement brought to this stage.
     Ca(CaStage),
+    /// The topology is a stage on the way from plain text to TLS.
+    Tls,
 }
 
 /// Everything that the planner and `apply` need to know about what is wanted.
@@ -451,6 +453,25 @@ impl Cluster {
         ))
     }
 
+    /// The stages in which a running cluster comes to the TLS that its topology asks for, as clusters that ask for no more: one that
+    /// was begun, which must be over before another because that leaves behind who has not come so far, and those after it.
+    pub fn tls_stages(&self) -> Result<(Option<Self>, Vec<Self>), Error> {
+        let Some(applied) = applied(&self.dir)? else {
+            self.check_asked(&Asked::Tls, false)?;
+            return Ok((None, Vec::new()));
+        };
+        let stages = plan::tls_stages(&self.topology.name, &applied.tls, &self.topology.tls)?;
+        let at = |tls| {
+            let mut cluster = self.clone();
+            cluster.topology.tls = tls;
+            cluster
+        };
+        let stages = stages.into_iter().map(at).collect();
+        let Tls { peer, client, .. } = applied.tls;
+        let begun = peer == PeerTls::Prepared || client == ClientTls::Both;
+        Ok((begun.then(|| at(applied.tls)), stages))
+    }
+
     /// Brings the CA's own files to a stage of its replacement. Under a lock.
     pub fn take_ca_stage(&self, stage: CaStage) -> Result<(), Error> {
         let Some(instance) = self.dir.load()? else {
@@ -625,6 +646,7 @@ impl Cluster {
             certificates: &prepared.changes,
             files: &prepared.host_files,
             restart,
+            tls_stage: prepared.asked == Asked::Tls,
         }
     }
 
@@ -760,11 +782,11 @@ impl Known {
         match self.topology.tls.client {
             ClientTls::Off => {}
             ClientTls::Auto => set.push(("ETCDCTL_CACERT", path(self.instance.made_certs()))),
-            ClientTls::Server | ClientTls::Mutual => {
+            ClientTls::Both | ClientTls::Server | ClientTls::Mutual => {
                 set.push(("ETCDCTL_CACERT", path(self.instance.ca().cert)));
             }
         }
-        if self.topology.tls.client == ClientTls::Mutual {
+        if self.topology.tls.client.has_clients_certificates() {
             set.push(("ETCDCTL_CERT", path(self.instance.operator().cert)));
             set.push(("ETCDCTL_KEY", path(self.instance.operator().key)));
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::host::local::{Kept, Remove};
 use crate::instance::{KeyPaths, Placement};
 use crate::render::{self, SystemdUnit};
-use crate::topology::{ClientTls, Keeper, PeerTls, SshHost, Topology};
+use crate::topology::{Keeper, SshHost, Topology};
 
 const UNITS: &str = "/etc/systemd/system";
 
@@ -224,14 +224,17 @@ fn certificates(topology: &Topology, here: &Placement, there: &Placement) -> Vec
         file(here.key, there.key, 0o600);
         file(here.cert, there.cert, 0o644);
     };
-    let client = matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual);
-    if topology.tls.peer == PeerTls::Mutual {
+    let (peer, client) = (
+        topology.tls.peer.is_signed(),
+        topology.tls.client.is_signed(),
+    );
+    if peer {
         pair(here.peer(), there.peer());
     }
     if client {
         pair(here.server(), there.server());
     }
-    if client || topology.tls.peer == PeerTls::Mutual {
+    if client || peer {
         file(here.ca_cert(), there.ca_cert(), 0o644);
     }
     files

@@ -89,6 +89,19 @@ pub enum Origin {
     Joined(String),
 }
 
+/// How the other members reach one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// As the topology says.
+    #[default]
+    AsWanted,
+    /// In plain text still.
+    Plain,
+    /// Over TLS, if the cluster has come to know that; the member itself listens in plain text.
+    Unknown,
+}
+
 /// A stage of a CA's replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -119,6 +132,9 @@ pub struct Placement {
     /// How it comes into the cluster.
     #[serde(default, skip_serializing_if = "Origin::is_founder")]
     pub origin: Origin,
+    /// How the others reach it, while the members go over to TLS one after another.
+    #[serde(default, skip_serializing_if = "Reach::is_as_wanted")]
+    pub reach: Reach,
 }
 
 /// A certificate and its key on disk.
@@ -214,6 +230,12 @@ impl Origin {
     }
 }
 
+impl Reach {
+    fn is_as_wanted(&self) -> bool {
+        *self == Self::AsWanted
+    }
+}
+
 impl CaStage {
     /// What comes after it.
     #[must_use]
@@ -273,6 +295,7 @@ impl Placement {
             cert_dir: home.join("certs"),
             host_dir: None,
             origin: Origin::Founder,
+            reach: Reach::AsWanted,
         }
     }
 

@@ -15,12 +15,12 @@ use super::target::Until;
 use crate::deployment;
 use crate::error::Error;
 use crate::host::local::{Disable, Kept, SetAside};
-use crate::instance::Origin;
+use crate::instance::{Origin, Reach};
 use crate::observe::{CallError, Client, ListedMember};
 use crate::plan::{Ledger, Refusal, whose};
 use crate::render::peer_url;
 use crate::state::Unit;
-use crate::topology::{Member, to_toml};
+use crate::topology::{Member, Role, to_toml};
 
 // etcd gives a change of its members 5 s by itself.
 const CALL_LIMIT: Duration = Duration::from_secs(8);
@@ -125,6 +125,55 @@ impl Apply<'_> {
             },
         )
         .await
+    }
+
+    /// Has the others reach a member over TLS, unless they do. From then on nobody reaches it, until it is restarted.
+    pub(super) async fn announce(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        let voters = self.cluster.topology.members.iter();
+        let mut voters = voters.filter(|member| member.role == Role::Voter);
+        if let Some(other) = voters.find(|member| member.name != name) {
+            // The plan may not have known who leads.
+            let moved = self.try_move_leader(name, &other.name, run).await;
+            if let Ok(true) = moved {
+                let line = self.output.line(name);
+                line.done(format!("handed leadership to {}", other.name));
+            }
+        }
+        self.set_reach(name, Reach::Unknown, run)?;
+        let line = self.output.line(name);
+        line.set("its peer URL is being changed to https");
+        let announced = self
+            .agree(name, "change of its peer URL", run, async |client, list| {
+                let Some(entry) = self.entry(name, &list) else {
+                    return Err(not_yet("the cluster does not list it"));
+                };
+                let secure: Vec<String> = entry
+                    .peer_urls
+                    .iter()
+                    .map(|url| url.replacen("http://", "https://", 1))
+                    .collect();
+                if secure != entry.peer_urls {
+                    client.update(entry.id, secure.clone(), CALL_LIMIT).await?;
+                }
+                // No look at what came of it: where it takes the quorum along, only its restart brings that back.
+                Ok(Attempt::Done(secure))
+            })
+            .await;
+        match announced {
+            Ok(urls) => line.done(format!("is reached at {} from now on", urls.join(","))),
+            Err(error) => {
+                line.fail("its peer URL was not changed");
+                return Err(error.at(name, "change its peer URL"));
+            }
+        }
+        self.set_reach(name, Reach::AsWanted, run)
+    }
+
+    fn set_reach(&self, name: &str, how: Reach, run: &mut Run) -> Result<(), Error> {
+        if let Some(place) = run.instance.members.get_mut(name) {
+            place.reach = how;
+        }
+        Ok(self.cluster.dir.save(&run.instance)?)
     }
 
     /// Makes a learner a voter, unless it is one, and waits until it answers a linearizable read.
@@ -322,7 +371,7 @@ impl Apply<'_> {
         self.start_as(&self.member(name)?, run).await
     }
 
-    async fn start_as(&self, member: &Member, run: &mut Run) -> Result<(), Error> {
+    pub(super) async fn start_as(&self, member: &Member, run: &mut Run) -> Result<(), Error> {
         let programs = &self.prepared.programs;
         let name = &member.name;
         let given = self.cluster.given(programs, member, &run.instance)?;
@@ -446,8 +495,16 @@ impl Apply<'_> {
         let instance = &self.prepared.proposal.instance;
         let others = instance.members.keys().chain(instance.leaving.keys());
         let others = others.filter(|other| *other != name);
-        let places: Vec<(Member, u16)> = others
-            .filter(|other| self.runs(other) || run.started.contains_key(*other))
+        let runs = |other: &&str| self.runs(other) || run.started.contains_key(*other);
+        let others: Vec<&str> = others.map(String::as_str).filter(runs).collect();
+        // One that is alone is asked itself.
+        let asked = if others.is_empty() {
+            std::iter::once(name).filter(runs).collect()
+        } else {
+            others
+        };
+        let places: Vec<(Member, u16)> = asked
+            .into_iter()
             .map(|other| self.place_now(other, run))
             .collect::<Result<_, _>>()?;
         let mut turn = 0;
@@ -507,7 +564,7 @@ impl Apply<'_> {
         }
     }
 
-    fn member(&self, name: &str) -> Result<Member, Error> {
+    pub(super) fn member(&self, name: &str) -> Result<Member, Error> {
         self.place(name, true).map(|(member, _)| member)
     }
 

@@ -3,6 +3,7 @@
 //! Runs a plan's steps in order, journals each, and finishes or undoes a step when interrupted. It decides nothing but what
 //! must be looked at again right before it is done: whether quorum still holds, and who leads. Every wait has a deadline.
 
+mod both;
 mod install;
 mod interrupt;
 mod membership;

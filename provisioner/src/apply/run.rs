@@ -213,6 +213,7 @@ impl Apply<'_> {
             }
             Step::WaitReady { members } => self.wait_all(members, run).await,
             Step::MoveLeader { from, to } => self.move_leader(from, to, run).await,
+            Step::Announce { member } => self.announce(member, run).await,
             Step::Restart { member, .. } => self.restart(member, run).await,
             Step::Stop { members } => self.stop(members).await,
             Step::Alone { member } => self.stand_alone(member, run).await,
@@ -429,6 +430,12 @@ impl Apply<'_> {
 
     async fn wait_all(&self, names: &[String], run: &mut Run) -> Result<(), Error> {
         let access = self.access(run)?;
+        if names.iter().any(|name| self.shares_its_port(name)) {
+            for name in names {
+                self.until_both_are_served(name, &access, run).await?;
+            }
+            return Ok(());
+        }
         let mut started: BTreeMap<&str, &mut Started> = run
             .started
             .iter_mut()
@@ -557,7 +564,7 @@ impl Apply<'_> {
         Ok(())
     }
 
-    async fn try_move_leader(
+    pub(super) async fn try_move_leader(
         &self,
         from: &str,
         to: &str,
@@ -592,16 +599,29 @@ impl Apply<'_> {
         self.gate(name, run).await?;
         let dir = &self.cluster.dir;
         dir.save_topology(&to_toml(&self.cluster.topology))?;
-        let limit = STOP_LIMIT.min(self.timeout);
-        if let Some(target) = self.target(name).await? {
-            stop_all(&[(name.to_owned(), target)], Until::Restart, limit).await?;
-        }
-        self.start_all(&[name.to_owned()], run).await?;
+        self.start_again(name, run).await?;
         let access = self.access(run)?;
+        if self.shares_its_port(name) {
+            return self.until_both_are_served(name, &access, run).await;
+        }
         let unstoppable = CancellationToken::new();
         self.wait_ready(name, run.started.get_mut(name), &access, &unstoppable)
             .await
             .map(drop)
+    }
+
+    /// Stops a member, if it runs, and starts it with what it has to be started with by now.
+    pub(super) async fn start_again(&self, name: &str, run: &mut Run) -> Result<(), Error> {
+        let limit = STOP_LIMIT.min(self.timeout);
+        let running = match run.started.get(name) {
+            Some(started) => Some(started.target.clone()),
+            None => self.target(name).await?,
+        };
+        if let Some(target) = running {
+            stop_all(&[(name.to_owned(), target)], Until::Restart, limit).await?;
+        }
+        let started = self.start_as(&self.member(name)?, run).await;
+        started.map_err(|error| error.at(name, "start"))
     }
 
     /// Looks again right before a member is taken down: the world may have changed since the plan was made.

@@ -16,7 +16,7 @@ use crate::output::{Document, Format, Table};
 use crate::plan::{Plan, Refusal};
 use crate::render::client_urls;
 use crate::runtime::runtime;
-use crate::topology::{Network, to_toml};
+use crate::topology::{ClientTls, Network, PeerTls, to_toml};
 
 // A running member answers in milliseconds; one that hangs is waited for by a step with its own deadline.
 pub(super) const OBSERVE_LIMIT: Duration = Duration::from_secs(3);
@@ -222,6 +222,12 @@ pub(super) fn report(
         output.note(format!(
             "its CA is being replaced: `provision rotate ca {name}` goes on with that"
         ));
+    }
+    let tls = &cluster.topology.tls;
+    if tls.peer == PeerTls::Prepared || tls.client == ClientTls::Both {
+        output.note(
+            "it is on the way to TLS, and answers whoever comes without: `provision rotate tls FILE` goes on with that",
+        );
     }
     if output.format() != Format::Table {
         output.data(&Report {

@@ -113,11 +113,13 @@ fn valid(file: String, topology: &Topology, problems: Vec<Problem>) -> FileRepor
         peer_tls: Some(match topology.tls.peer {
             PeerTls::Off => "off",
             PeerTls::Auto => "auto",
+            PeerTls::Prepared => "prepared",
             PeerTls::Mutual => "mutual",
         }),
         client_tls: Some(match topology.tls.client {
             ClientTls::Off => "off",
             ClientTls::Auto => "auto",
+            ClientTls::Both => "both",
             ClientTls::Server => "server",
             ClientTls::Mutual => "mutual",
         }),

@@ -11,8 +11,8 @@ use member_proto::etcdserverpb::kv_client::KvClient;
 use member_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use member_proto::etcdserverpb::{
     DeleteRangeRequest, HashKvRequest, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
-    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, SnapshotRequest,
-    SnapshotResponse, StatusRequest,
+    MemberRemoveRequest, MemberUpdateRequest, MoveLeaderRequest, PutRequest, RangeRequest,
+    SnapshotRequest, SnapshotResponse, StatusRequest,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status, Streaming};
@@ -107,17 +107,25 @@ impl CallError {
 }
 
 impl Access {
+    /// With the operator's certificate.
+    pub fn signed(instance: &Instance, hosts: &Hosts) -> Result<Self, Error> {
+        let read = |path: PathBuf| std::fs::read(&path).map_err(Error::io("read", &path));
+        let operator = instance.operator();
+        let identity = Identity::from_pem(read(operator.cert)?, read(operator.key)?);
+        let ca = Certificate::from_pem(read(instance.ca().cert)?);
+        let tls = ClientTlsConfig::new().ca_certificate(ca).identity(identity);
+        Ok(Self {
+            trust: Trust::Signed(Box::new(tls)),
+            hosts: hosts.clone(),
+        })
+    }
+
     /// Reads the operator's certificates. They must have been written.
     pub fn read(topology: &Topology, instance: &Instance, hosts: &Hosts) -> Result<Self, Error> {
         let read = |path: PathBuf| std::fs::read(&path).map_err(Error::io("read", &path));
-        let ca = || {
-            Ok::<_, Error>(
-                ClientTlsConfig::new()
-                    .ca_certificate(Certificate::from_pem(read(instance.ca().cert)?)),
-            )
-        };
         let trust = match topology.tls.client {
-            ClientTls::Off => Trust::Plain,
+            // On the way from plain text to TLS there are members that do not have TLS yet; once all have it, the port is `Both` no more.
+            ClientTls::Off | ClientTls::Both => Trust::Plain,
             ClientTls::Auto => {
                 let leaving = instance.leaving.iter();
                 let leaving = leaving.map(|(name, gone)| (name, &gone.placement));
@@ -128,12 +136,11 @@ impl Access {
                         .collect(),
                 )
             }
-            ClientTls::Server => Trust::Signed(Box::new(ca()?)),
-            ClientTls::Mutual => {
-                let operator = instance.operator();
-                let identity = Identity::from_pem(read(operator.cert)?, read(operator.key)?);
-                Trust::Signed(Box::new(ca()?.identity(identity)))
+            ClientTls::Server => {
+                let ca = Certificate::from_pem(read(instance.ca().cert)?);
+                Trust::Signed(Box::new(ClientTlsConfig::new().ca_certificate(ca)))
             }
+            ClientTls::Mutual => return Self::signed(instance, hosts),
         };
         Ok(Self {
             trust,
@@ -314,6 +321,25 @@ impl Client {
         within(limit, async { answered(client.member_add(request).await) })
             .await
             .map(drop)
+    }
+
+    /// Has the cluster reach a member by other URLs.
+    pub async fn update(
+        &self,
+        id: u64,
+        peer_urls: Vec<String>,
+        limit: Duration,
+    ) -> Result<(), CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let request = MemberUpdateRequest {
+            id,
+            peer_ur_ls: peer_urls,
+        };
+        within(limit, async {
+            answered(client.member_update(request).await)
+        })
+        .await
+        .map(drop)
     }
 
     /// Makes a learner a voter.

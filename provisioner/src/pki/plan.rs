@@ -15,7 +15,7 @@ use super::inspect::{CertInfo, inspect};
 use super::rotate::same;
 use crate::instance::{Instance, KeyPaths, Placement};
 use crate::render::record_name;
-use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Topology};
+use crate::topology::{Bootstrap, Member, Topology};
 
 /// Leaf certificates are renewed this many days before their end, or at two thirds of a shorter life.
 const RENEW_DAYS: i64 = 30;
@@ -25,8 +25,7 @@ pub const OPERATOR: &str = "root";
 
 /// Whether any port needs certificates that a CA has signed.
 pub fn needs_ca(topology: &Topology) -> bool {
-    topology.tls.peer == PeerTls::Mutual
-        || matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual)
+    topology.tls.peer.is_signed() || topology.tls.client.is_signed()
 }
 
 /// Lists what `apply` would write, in the order in which it must be done. Empty when all is well or no port needs any.
@@ -168,7 +167,7 @@ pub(super) struct Wanted {
 /// Every certificate below the CA that the topology asks for.
 pub(super) fn wanted(topology: &Topology, instance: &Instance) -> Result<Vec<Wanted>, PkiError> {
     let mut wanted = Vec::new();
-    if topology.tls.client == ClientTls::Mutual {
+    if topology.tls.client.has_clients_certificates() {
         wanted.push(Wanted {
             kind: CertKind::Operator,
             paths: instance.operator(),
@@ -200,10 +199,10 @@ pub(super) fn wanted(topology: &Topology, instance: &Instance) -> Result<Vec<Wan
             names: names.clone(),
             server_auth: true,
         };
-        if topology.tls.peer == PeerTls::Mutual {
+        if topology.tls.peer.is_signed() {
             wanted.push(leaf(CertKind::Peer(member.name.clone()), place.peer()));
         }
-        if matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual) {
+        if topology.tls.client.is_signed() {
             wanted.push(leaf(CertKind::Server(member.name.clone()), place.server()));
         }
     }

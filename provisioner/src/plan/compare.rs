@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
+use super::tls;
 use crate::instance::{Instance, Origin};
+use crate::pki::needs_ca;
 use crate::topology::{Binary, CaFiles, Member, Topology};
 
 /// Refuses changes of what members agreed on at their first start.
@@ -11,6 +13,7 @@ pub(super) fn fixed(
     before: &Topology,
     wanted: &Topology,
     instance: &Instance,
+    tls_stage: bool,
 ) -> Result<(), Refusal> {
     let refuse = |what: String, from: String, to: String| {
         Err(Refusal::Fixed {
@@ -21,13 +24,8 @@ pub(super) fn fixed(
         })
     };
     let (old, new) = (&before.tls, &wanted.tls);
-    if old.peer != new.peer {
-        return refuse("peer TLS".to_owned(), word(old.peer), word(new.peer));
-    }
-    if old.client != new.client {
-        return refuse("client TLS".to_owned(), word(old.client), word(new.client));
-    }
-    if old.ca != new.ca && instance.rotation.is_none() {
+    tls::check(&wanted.name, old, new, tls_stage)?;
+    if old.ca != new.ca && needs_ca(before) && instance.rotation.is_none() {
         let name = |ca: &Option<CaFiles>| {
             ca.as_ref()
                 .map_or_else(|| "its own".to_owned(), |ca| ca.cert.display().to_string())

@@ -9,8 +9,8 @@ use super::quorum::Ledger;
 use super::refusal::Refusal;
 use super::step::{CertChange, Installation, Plan, Planned, Step};
 use super::version;
-use crate::instance::Instance;
-use crate::observe::{DataDir, MemberFacts, Observed, Running, Unreachable};
+use crate::instance::{Instance, Reach};
+use crate::observe::{DataDir, Health, MemberFacts, Observed, Running, Unreachable};
 use crate::services::{self, Service, Turn};
 use crate::topology::{Role, Topology};
 
@@ -37,6 +37,8 @@ pub struct Wanted<'a> {
     pub files: &'a BTreeMap<String, WantedFiles>,
     /// Members to restart although nothing about them changed.
     pub restart: &'a BTreeSet<String>,
+    /// Whether the topology is the next stage on the way to TLS.
+    pub tls_stage: bool,
 }
 
 /// The files of a member on its host, by path, with their checksums.
@@ -72,13 +74,26 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         |name: &str, facts: &MemberFacts| membership.stays(name) && !lost(name, facts, &membership);
     let mut draft = Draft::new(&wanted.topology.name, membership.voters(), observed);
     draft.learners = membership.learners();
+    let members = || wanted.topology.members.iter().map(|member| &member.name);
+    let out_of_reach = members().find(|name| may_be_out_of_reach(wanted, name));
+    if let Some(lost) = out_of_reach
+        && observed.leads(lost)
+    {
+        // That is why the others do not answer; they do once another one leads.
+        draft.up = names(&|_, facts| matches!(facts.health, Health::Up(_)));
+    }
+    // Where the others can do without, one that they may not reach is started once they are told how to.
+    let voters = membership.voters().len();
+    let enough = voters > 0 && Ledger::new(voters, voters - 1).margin >= 0;
+    let later = |name: &str| enough && out_of_reach.is_some_and(|lost| lost == name);
 
     draft.prepare(wanted, installations(wanted, observed));
     draft.stop_services(observed.services.iter().filter(|(name, running)| {
         running.is_some() && wanted.services.iter().all(|service| service.name != **name)
     }));
     draft.start_services(wanted, observed, Turn::BeforeMembers);
-    let stopped = names(&|name, facts| facts.process.is_none() && runs(name, facts));
+    let stopped =
+        names(&|name, facts| facts.process.is_none() && runs(name, facts) && !later(name));
     if !stopped.is_empty() {
         let first_boot = observed
             .members
@@ -110,19 +125,30 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
             let other = argv.is_some_and(|argv| *argv != running.argv);
             let newer = other_version(wanted, name, facts).is_some();
             let stale = newer || !stale(wanted, name, facts).is_empty();
-            membership.stays(name) && (asked || other || stale)
+            let plain = goes_over_to_tls(wanted, name);
+            membership.stays(name) && (asked || other || stale || plain)
         })
     };
     // A member that is about to be restarted is waited for then; its old arguments may be why it is not ready.
-    let waiting =
-        names(&|name, facts| !facts.is_ready() && runs(name, facts) && !differs(name, facts));
+    let waiting = names(&|name, facts| {
+        !facts.is_ready() && runs(name, facts) && !differs(name, facts) && !later(name)
+    });
     if !waiting.is_empty() {
         draft.wait(waiting);
     }
     membership.change(&mut draft, observed)?;
 
-    for name in restart_order(wanted.topology, observed, &draft, names(&differs)) {
+    // One that is down is started as the others know it, and then told to them anew.
+    let restarts = |name: &str, facts: &MemberFacts| {
+        let was_down = facts.process.is_none() && runs(name, facts);
+        differs(name, facts) || was_down && goes_over_to_tls(wanted, name)
+    };
+    for name in restart_order(wanted, observed, &draft, names(&restarts)) {
         draft.hand_over(&name, wanted.topology);
+        let plain = goes_over_to_tls(wanted, &name);
+        if plain {
+            draft.announce(&name)?;
+        }
         let running = observed
             .members
             .get(&name)
@@ -145,6 +171,9 @@ pub fn up(wanted: &Wanted<'_>, observed: &Observed) -> Result<Plan, Refusal> {
         let facts = observed.members.get(&name);
         if let Some((from, to)) = facts.and_then(|facts| other_version(wanted, &name, facts)) {
             why.push(format!("version {from} -> {to}"));
+        }
+        if plain {
+            why.push("the other members reach it over TLS".to_owned());
         }
         if why.is_empty() {
             why.push("as asked".to_owned());
@@ -230,6 +259,18 @@ pub(super) fn installations(wanted: &Wanted<'_>, observed: &Observed) -> Vec<Ins
     installations.collect()
 }
 
+// Whether the others are to reach a member over TLS and do not yet.
+fn goes_over_to_tls(wanted: &Wanted<'_>, name: &str) -> bool {
+    let place = wanted.instance.members.get(name);
+    place.is_some_and(|place| place.reach != Reach::AsWanted)
+}
+
+// Whether a run was cut off just when it told the others.
+fn may_be_out_of_reach(wanted: &Wanted<'_>, name: &str) -> bool {
+    let place = wanted.instance.members.get(name);
+    place.is_some_and(|place| place.reach == Reach::Unknown)
+}
+
 // What a running member was not started with.
 fn stale<'w>(wanted: &Wanted<'w>, name: &str, facts: &MemberFacts) -> Vec<&'w PathBuf> {
     let files = wanted.files.get(name).map(|files| files.given.iter());
@@ -283,7 +324,7 @@ fn check(
             compare::peer_ports(remembered, wanted.instance)?;
         }
         if let Some(applied) = wanted.applied.filter(|_| agreed) {
-            compare::fixed(applied, wanted.topology, wanted.instance)?;
+            compare::fixed(applied, wanted.topology, wanted.instance, wanted.tls_stage)?;
         }
     }
     let path = |name: &str| {
@@ -348,23 +389,24 @@ fn check(
 // Those that are not ready first: restarting them costs nothing. The leader last: its restart costs an election, and a cluster
 // whose followers did not survive the change still has it.
 fn restart_order(
-    topology: &Topology,
+    wanted: &Wanted<'_>,
     observed: &Observed,
     draft: &Draft<'_>,
     mut names: Vec<String>,
 ) -> Vec<String> {
     let position = |name: &str| {
-        topology
-            .members
-            .iter()
-            .position(|member| member.name == name)
+        let mut members = wanted.topology.members.iter();
+        members.position(|member| member.name == name)
     };
     names.sort_by_key(|name| {
         let ready = observed
             .members
             .get(name)
             .is_some_and(MemberFacts::is_ready);
-        (draft.leads(name), ready, position(name))
+        // Those whom the others try to reach over TLS already wait for it, above all a leader that nobody reaches.
+        let lost = may_be_out_of_reach(wanted, name);
+        let waits = !goes_over_to_tls(wanted, name);
+        (!lost, draft.leads(name), ready, !waits, position(name))
     });
     names
 }
@@ -475,6 +517,12 @@ impl<'a> Draft<'a> {
         let now = self.ledger(&self.up);
         let member = member.to_owned();
         self.change(now, Step::AddLearner { member }, now)
+    }
+
+    pub(super) fn announce(&mut self, member: &str) -> Result<(), Refusal> {
+        let now = self.ledger(&self.up);
+        let member = member.to_owned();
+        self.change(now, Step::Announce { member }, now)
     }
 
     pub(super) fn join(&mut self, member: &str) {

@@ -48,6 +48,9 @@ impl fmt::Display for Step {
                 if members.len() == 1 { "s" } else { "" }
             ),
             Self::MoveLeader { from, to } => write!(f, "move leadership from {from} to {to}"),
+            Self::Announce { member } => {
+                write!(f, "have the others reach {member} over TLS")
+            }
             Self::Restart { member, .. } => write!(f, "restart {member}"),
             Self::Stop { members } => write!(f, "stop {}", members.join(", ")),
             Self::Alone { member } => write!(f, "make a cluster of {member} alone, with its data"),

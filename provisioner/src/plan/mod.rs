@@ -16,6 +16,7 @@ mod refusal;
 mod step;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tls;
 mod version;
 
 pub use compare::arguments;
@@ -25,3 +26,4 @@ pub use quorum::Ledger;
 pub use recover::{recover, survivor, survivors};
 pub use refusal::Refusal;
 pub use step::{CertChange, Installation, Plan, Planned, Step};
+pub use tls::tls_stages;

@@ -66,6 +66,20 @@ pub enum Refusal {
         /// As the topology wants it.
         to: String,
     },
+    /// Transport security that members with another one do not get on with.
+    #[error("{what} TLS of cluster {cluster} cannot change from {from} to {to} {}", if *in_stages { "at once while it has data" } else { "while it has data" })]
+    Tls {
+        /// The cluster.
+        cluster: String,
+        /// peer or client.
+        what: &'static str,
+        /// As it is.
+        from: String,
+        /// As the topology wants it.
+        to: String,
+        /// Whether there is a way in stages.
+        in_stages: bool,
+    },
     /// A member that should be somewhere else.
     #[error("member {member} of cluster {cluster} cannot move from {from} to {to} with its data")]
     Moved {
@@ -196,6 +210,15 @@ impl Refusal {
             }
             Self::Leadership { cluster, .. } => format!("see `provision status {cluster}`"),
             Self::Fixed { cluster, .. } => {
+                format!(
+                    "restore it in the file, or make the cluster anew: `provision down --purge {cluster}`, which deletes its data"
+                )
+            }
+            Self::Tls {
+                in_stages: true, ..
+            } => "go there in stages, while it runs: `provision rotate tls FILE`, with this file"
+                .to_owned(),
+            Self::Tls { cluster, .. } => {
                 format!(
                     "restore it in the file, or make the cluster anew: `provision down --purge {cluster}`, which deletes its data"
                 )

@@ -67,6 +67,11 @@ pub enum Step {
         /// Who should lead.
         to: String,
     },
+    /// Tell the cluster that a member is reached over TLS from now on, right before that one is restarted.
+    Announce {
+        /// Who.
+        member: String,
+    },
     /// Stop, start with the wanted arguments, wait until ready.
     Restart {
         /// Who.

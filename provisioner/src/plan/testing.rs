@@ -8,7 +8,7 @@ use super::decide::{Wanted, WantedFiles};
 use super::quorum::Ledger;
 use super::step::{CertChange, Plan, Step};
 use crate::host::local::Process;
-use crate::instance::{Instance, Leaving, Origin, Placement};
+use crate::instance::{Instance, Leaving, Origin, Placement, Reach};
 use crate::observe::{DataDir, Health, ListedMember, MemberFacts, Observed, Running, Vitals};
 use crate::render::peer_url;
 use crate::services::{Service, Turn};
@@ -64,6 +64,7 @@ pub(crate) struct World {
     pub(crate) observed: Observed,
     pub(crate) restart: BTreeSet<String>,
     pub(crate) versions: BTreeMap<String, String>,
+    pub(crate) tls_stage: bool,
 }
 
 impl World {
@@ -96,6 +97,7 @@ impl World {
             observed,
             restart: BTreeSet::new(),
             versions: BTreeMap::new(),
+            tls_stage: false,
         }
     }
 
@@ -141,6 +143,7 @@ impl World {
             files: &self.files,
             restart: &self.restart,
             versions: &self.versions,
+            tls_stage: self.tls_stage,
         }
     }
 }
@@ -240,6 +243,16 @@ impl World {
             }
             Step::Start { members, .. } | Step::WaitReady { members } | Step::Stop { members } => {
                 members.iter().for_each(|member| self.revive(member));
+            }
+            Step::Announce { member } => {
+                self.instance.members.get_mut(member).unwrap().reach = Reach::AsWanted;
+                self.remembered = Some(self.instance.clone());
+                let urls = entry(member, &self.topology, &self.instance).peer_urls;
+                let mut listed = self.observed.membership.iter_mut().flatten();
+                listed
+                    .find(|entry| entry.name == *member)
+                    .unwrap()
+                    .peer_urls = urls;
             }
             Step::Restart { member, .. } => {
                 self.restart.remove(member);
@@ -353,6 +366,8 @@ impl World {
         for facts in self.observed.members.values_mut() {
             if let Health::Up(vitals) = &mut facts.health {
                 vitals.leader = 100 + index as u64;
+                // Whoever did not answer for want of a leader does so now.
+                vitals.not_ready = None;
             }
         }
     }

@@ -26,10 +26,10 @@ pub fn kube_apiserver(topology: &Topology, instance: &Instance) -> Vec<String> {
     let ca = match topology.tls.client {
         ClientTls::Off => None,
         ClientTls::Auto => Some(instance.made_certs()),
-        ClientTls::Server | ClientTls::Mutual => Some(instance.ca().cert),
+        ClientTls::Both | ClientTls::Server | ClientTls::Mutual => Some(instance.ca().cert),
     };
     flags.extend(ca.map(|path| format!("--etcd-cafile={}", path.display())));
-    if topology.tls.client == ClientTls::Mutual {
+    if topology.tls.client.has_clients_certificates() {
         let own = topology.tls.clients.iter().any(|name| name == CLIENT);
         let files = if own {
             instance.client(CLIENT)

@@ -7,7 +7,7 @@ use super::forms::argv;
 use super::server::Server;
 use super::urls::client_url;
 use crate::instance::{Instance, Placement};
-use crate::topology::{Bootstrap, ClientTls, Discovery, Member, PeerTls, Topology};
+use crate::topology::{Bootstrap, ClientTls, Discovery, Member, Topology};
 
 /// Where the images of etcd's own releases are.
 const REPOSITORY: &str = "gcr.io/etcd-development/etcd";
@@ -90,7 +90,7 @@ impl Paths {
         if tls == ClientTls::Auto {
             command.push("--insecure-skip-tls-verify".to_owned());
         }
-        if matches!(tls, ClientTls::Server | ClientTls::Mutual) {
+        if tls.is_signed() {
             command.push(format!("--cacert={}", path(&inside.ca_cert())));
         }
         if tls == ClientTls::Mutual {
@@ -105,8 +105,7 @@ impl Paths {
 
 /// Whether members need certificates that somebody has to bring.
 pub(super) fn needs_certificates(topology: &Topology) -> bool {
-    topology.tls.peer == PeerTls::Mutual
-        || matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual)
+    topology.tls.peer.is_signed() || topology.tls.client.is_signed()
 }
 
 /// Refuses what only `provision` can run.

@@ -4,7 +4,7 @@ use member_flags::{Flags, Support};
 
 use super::error::RenderError;
 use super::server::Server;
-use super::urls::{client_url, listen_client_url, listen_peer_url, peer_url};
+use super::urls::{advertised_client_urls, listen_client_urls, listen_peer_url, peer_url};
 use crate::instance::{Instance, Origin, Placement};
 use crate::services;
 use crate::topology::{Bootstrap, ClientTls, Discovery, Member, PeerTls, Protocol, Topology};
@@ -47,13 +47,16 @@ pub fn flags(
         ("listen-peer-urls", listen_peer_url(topology, member, place)),
         (
             "listen-client-urls",
-            listen_client_url(topology, member, place),
+            listen_client_urls(topology, member, place),
         ),
         (
             "initial-advertise-peer-urls",
             peer_url(topology, member, place),
         ),
-        ("advertise-client-urls", client_url(topology, member, place)),
+        (
+            "advertise-client-urls",
+            advertised_client_urls(topology, member, place),
+        ),
     ]);
     settings.extend(bootstrap(topology, instance, place)?);
     if topology.tls.client == ClientTls::Auto {
@@ -62,7 +65,7 @@ pub fn flags(
     if topology.tls.peer == PeerTls::Auto {
         settings.push(("peer-auto-tls", "true".to_owned()));
     }
-    if matches!(topology.tls.client, ClientTls::Server | ClientTls::Mutual) {
+    if topology.tls.client.is_signed() {
         let files = place.server();
         settings.extend([
             ("cert-file", path(&files.cert)),
@@ -75,7 +78,7 @@ pub fn flags(
             ("trusted-ca-file", path(&place.ca_cert())),
         ]);
     }
-    if topology.tls.peer == PeerTls::Mutual {
+    if topology.tls.peer.is_signed() {
         let files = place.peer();
         settings.extend([
             ("peer-cert-file", path(&files.cert)),

@@ -1,7 +1,7 @@
 //! The URLs of members.
 
 use super::zone::record_name;
-use crate::instance::{Instance, Placement};
+use crate::instance::{Instance, Placement, Reach};
 use crate::topology::{Bootstrap, ClientTls, Member, PeerTls, Role, Topology};
 
 /// `host` as a URL holds it.
@@ -13,9 +13,10 @@ pub fn url_host(host: &str) -> String {
     }
 }
 
-pub(super) fn peer_scheme(topology: &Topology) -> &'static str {
+pub(super) fn peer_scheme(topology: &Topology, place: &Placement) -> &'static str {
     match topology.tls.peer {
-        PeerTls::Off => "http",
+        PeerTls::Off | PeerTls::Prepared => "http",
+        PeerTls::Mutual if place.reach != Reach::AsWanted => "http",
         PeerTls::Auto | PeerTls::Mutual => "https",
     }
 }
@@ -24,7 +25,7 @@ pub(super) fn peer_scheme(topology: &Topology) -> &'static str {
 pub fn client_scheme(topology: &Topology) -> &'static str {
     match topology.tls.client {
         ClientTls::Off => "http",
-        ClientTls::Auto | ClientTls::Server | ClientTls::Mutual => "https",
+        ClientTls::Auto | ClientTls::Both | ClientTls::Server | ClientTls::Mutual => "https",
     }
 }
 
@@ -32,7 +33,7 @@ pub fn client_scheme(topology: &Topology) -> &'static str {
 pub fn peer_url(topology: &Topology, member: &Member, place: &Placement) -> String {
     format!(
         "{}://{}:{}",
-        peer_scheme(topology),
+        peer_scheme(topology, place),
         url_host(&member.address),
         place.peer_port
     )
@@ -42,7 +43,11 @@ pub fn peer_url(topology: &Topology, member: &Member, place: &Placement) -> Stri
 pub fn listed_peer_url(topology: &Topology, member: &Member, place: &Placement) -> String {
     match (&topology.bootstrap, record_name(topology, member)) {
         (Bootstrap::DnsSrv { .. }, Some(name)) => {
-            format!("{}://{name}:{}", peer_scheme(topology), place.peer_port)
+            format!(
+                "{}://{name}:{}",
+                peer_scheme(topology, place),
+                place.peer_port
+            )
         }
         _ => peer_url(topology, member, place),
     }
@@ -77,17 +82,34 @@ pub fn client_urls(topology: &Topology, instance: &Instance) -> Vec<String> {
 pub(super) fn listen_peer_url(topology: &Topology, member: &Member, place: &Placement) -> String {
     format!(
         "{}://{}:{}",
-        peer_scheme(topology),
+        peer_scheme(topology, place),
         url_host(&member.listen.to_string()),
         place.peer_port
     )
 }
 
-pub(super) fn listen_client_url(topology: &Topology, member: &Member, place: &Placement) -> String {
-    format!(
-        "{}://{}:{}",
-        client_scheme(topology),
-        url_host(&member.listen.to_string()),
-        place.client_port
-    )
+/// Where a member listens for clients.
+pub(super) fn listen_client_urls(
+    topology: &Topology,
+    member: &Member,
+    place: &Placement,
+) -> String {
+    every_client_url(topology, &member.listen.to_string(), place)
+}
+
+/// Where a member says that clients reach it.
+pub(super) fn advertised_client_urls(
+    topology: &Topology,
+    member: &Member,
+    place: &Placement,
+) -> String {
+    every_client_url(topology, &member.address, place)
+}
+
+fn every_client_url(topology: &Topology, host: &str, place: &Placement) -> String {
+    let at = format!("{}:{}", url_host(host), place.client_port);
+    match topology.tls.client {
+        ClientTls::Both => format!("http://{at},https://{at}"),
+        _ => format!("{}://{at}", client_scheme(topology)),
+    }
 }

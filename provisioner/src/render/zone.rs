@@ -53,7 +53,7 @@ pub fn srv_records(topology: &Topology, instance: &Instance) -> Vec<SrvRecord> {
             continue;
         };
         let ports = [
-            ("server", peer_scheme(topology), place.peer_port),
+            ("server", peer_scheme(topology, place), place.peer_port),
             ("client", client_scheme(topology), place.client_port),
         ];
         for (whose, scheme, port) in ports {

@@ -10,10 +10,10 @@ use super::dir::{ClusterDir, list};
 use super::error::StateError;
 use crate::fnv;
 use crate::host::local::free_block;
-use crate::instance::{Founder, Instance, Leaving, Origin, Placement};
+use crate::instance::{Founder, Instance, Leaving, Origin, Placement, Reach};
 use crate::render::listed_peer_url;
 use crate::services;
-use crate::topology::{Bootstrap, Member, Role, Topology};
+use crate::topology::{Bootstrap, Member, PeerTls, Role, Topology};
 
 /// The instance that `up` would work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub fn propose(
         Some(remembered) => {
             let mut instance = remembered.clone();
             change_members(topology, applied, anew, &mut instance, dir, state_root)?;
+            change_peers(topology, applied, remembered, &mut instance);
             for member in &topology.members {
                 if let Some(placement) = instance.members.get_mut(&member.name) {
                     placement.client_port = member.client_port.unwrap_or(placement.client_port);
@@ -142,6 +143,29 @@ fn change_members(
             .insert(member.name.clone(), Placement { origin, ..place });
     }
     Ok(())
+}
+
+// Members that speak to each other in plain text, and are to do so over TLS, change one at a time.
+fn change_peers(
+    topology: &Topology,
+    applied: Option<&Topology>,
+    remembered: &Instance,
+    instance: &mut Instance,
+) {
+    let mutual = topology.tls.peer == PeerTls::Mutual;
+    let before = applied.filter(|applied| mutual && applied.tls.peer == PeerTls::Prepared);
+    if let Some(before) = before
+        && instance.founders.is_empty()
+    {
+        instance.founders = founders(before, remembered);
+    }
+    for place in instance.members.values_mut() {
+        if !mutual || place.origin == Origin::Joining {
+            place.reach = Reach::AsWanted;
+        } else if before.is_some() {
+            place.reach = Reach::Plain;
+        }
+    }
 }
 
 fn leaving(member: Option<&Member>, placement: Placement) -> Leaving {

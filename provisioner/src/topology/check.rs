@@ -294,7 +294,7 @@ mod tests {
             [
                 "1|`member` must be a list, not an integer|",
                 "3|`name` must be a string, not an integer|",
-                "true|`peer` must be one of off, auto, mutual, not true or false|",
+                "true|`peer` must be one of off, auto, prepared, mutual, not true or false|",
                 "\"x\"|`validity-days` must be an integer, not a string|",
             ]
         );

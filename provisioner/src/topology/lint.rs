@@ -265,9 +265,7 @@ fn security(topology: &Topology, spans: &Spans<'_>, found: &mut Vec<Problem>) {
             .help(format!("set {plain} = \"mutual\"")),
         );
     }
-    let signed =
-        tls.peer == PeerTls::Mutual || matches!(tls.client, ClientTls::Server | ClientTls::Mutual);
-    if tls.ca.is_some() && !signed {
+    if tls.ca.is_some() && !tls.peer.is_signed() && !tls.client.is_signed() {
         found.push(
             Problem::warning(
                 spans.key(&path.key("ca")),

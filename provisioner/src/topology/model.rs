@@ -174,8 +174,18 @@ pub enum PeerTls {
     Off,
     /// Members make their own certificates and take any of the others'.
     Auto,
+    /// Plain HTTP, by members that have the certificates for more: the way from `Off` to `Mutual`.
+    Prepared,
     /// Both sides show certificates.
     Mutual,
+}
+
+impl PeerTls {
+    /// Whether members have certificates for each other that a CA has signed.
+    #[must_use]
+    pub fn is_signed(self) -> bool {
+        matches!(self, Self::Prepared | Self::Mutual)
+    }
 }
 
 /// Transport security between clients and members.
@@ -185,10 +195,26 @@ pub enum ClientTls {
     Off,
     /// Members make the certificates that they show.
     Auto,
+    /// Plain HTTP and HTTPS on one port; the member shows a certificate, and clients have theirs for later: the way on from `Off`.
+    Both,
     /// Only the member shows a certificate.
     Server,
     /// Both sides show certificates.
     Mutual,
+}
+
+impl ClientTls {
+    /// Whether the member shows a certificate that a CA has signed.
+    #[must_use]
+    pub fn is_signed(self) -> bool {
+        matches!(self, Self::Both | Self::Server | Self::Mutual)
+    }
+
+    /// Whether clients have certificates to show.
+    #[must_use]
+    pub fn has_clients_certificates(self) -> bool {
+        matches!(self, Self::Both | Self::Mutual)
+    }
 }
 
 /// A CA that the operator brings.

@@ -209,6 +209,8 @@ pub(super) enum PeerTls {
     Off,
     /// Each member makes its own certificate and takes any of the others': encrypted, not authenticated.
     Auto,
+    /// Plain HTTP, by members that have certificates already: a stage of `rotate tls`.
+    Prepared,
     /// Both sides show certificates.
     Mutual,
 }
@@ -222,6 +224,8 @@ pub(super) enum ClientTls {
     Off,
     /// Each member makes the certificate that it shows.
     Auto,
+    /// HTTP and HTTPS on one port, while clients move from one to the other: a stage of `rotate tls`.
+    Both,
     /// Only the member shows a certificate.
     Server,
     /// Both sides show certificates.

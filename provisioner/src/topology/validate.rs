@@ -128,12 +128,14 @@ impl Check<'_> {
             schema::PeerTls::Off => PeerTls::Off,
             schema::PeerTls::Mutual => PeerTls::Mutual,
             schema::PeerTls::Auto => PeerTls::Auto,
+            schema::PeerTls::Prepared => PeerTls::Prepared,
         };
         let client = match raw.client {
             schema::ClientTls::Off => ClientTls::Off,
             schema::ClientTls::Server => ClientTls::Server,
             schema::ClientTls::Mutual => ClientTls::Mutual,
             schema::ClientTls::Auto => ClientTls::Auto,
+            schema::ClientTls::Both => ClientTls::Both,
         };
         let validity = path.key("validity-days");
         let validity_days = raw.validity_days.unwrap_or(VALIDITY_DAYS);
@@ -176,7 +178,7 @@ impl Check<'_> {
 
     fn clients(&mut self, names: &[String], tls: ClientTls, path: &Path) -> Vec<String> {
         let path = path.key("clients");
-        if !names.is_empty() && tls != ClientTls::Mutual {
+        if !names.is_empty() && !tls.has_clients_certificates() {
             self.fault(
                 &path,
                 "certificates of clients are checked with client = \"mutual\" only",

@@ -39,11 +39,13 @@ pub fn to_toml(topology: &Topology) -> String {
     let peer = match tls.peer {
         PeerTls::Off => "off",
         PeerTls::Auto => "auto",
+        PeerTls::Prepared => "prepared",
         PeerTls::Mutual => "mutual",
     };
     let client = match tls.client {
         ClientTls::Off => "off",
         ClientTls::Auto => "auto",
+        ClientTls::Both => "both",
         ClientTls::Server => "server",
         ClientTls::Mutual => "mutual",
     };

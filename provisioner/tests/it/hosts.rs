@@ -423,6 +423,31 @@ fn stock_etcd_is_rolled_out_and_runs_without_systemd_too() {
 }
 
 #[test]
+fn stock_etcd_on_hosts_goes_over_to_tls() {
+    let hosts = Hosts::up(3, "");
+    let secure = fs::read_to_string(&hosts.file).unwrap();
+    let secure = secure.replace(
+        "[[member]]\n",
+        &format!("[[member]]\nbinary = \"{ETCD}\"\n"),
+    );
+    fs::write(&hosts.file, secure.replace("\"mutual\"", "\"off\"")).unwrap();
+    hosts.up_file().expect(0);
+    hosts.etcdctl(&["put", "a", "b"]).expect(0);
+    fs::write(&hosts.file, secure).unwrap();
+    hosts
+        .up_file()
+        .expect(6)
+        .says(&["provision rotate tls FILE"]);
+    hosts.provision(&["rotate", "tls", &hosts.file]).expect(0);
+    hosts.no_change();
+    hosts.etcdctl(&["get", "a"]).expect(0).prints(&["b"]);
+    let listed = hosts.etcdctl(&["member", "list"]).expect(0).stdout;
+    assert!(!listed.contains("http://"), "{listed}");
+    let plain = ["curl", "-s", "-m", "5", "http://10.0.1.10:2379/health"];
+    assert_ne!(hosts.place.inside(&plain).code, 0);
+}
+
+#[test]
 fn what_is_wrong_with_a_host_is_said_and_nothing_is_touched() {
     let hosts = Hosts::up(3, "");
     let config = hosts.place.dir().join("ssh_config");

@@ -145,8 +145,8 @@ impl Cluster {
                 .split(',')
                 .map(str::to_owned)
                 .collect(),
-            tls: self.tls.then(|| Tls {
-                ca: text("ETCDCTL_CACERT").into(),
+            tls: env.get("ETCDCTL_CACERT").map(|ca| Tls {
+                ca: ca.as_str().unwrap().into(),
                 identity: Some((text("ETCDCTL_CERT").into(), text("ETCDCTL_KEY").into())),
             }),
         }

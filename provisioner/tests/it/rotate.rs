@@ -15,6 +15,8 @@ each_server! {
     a_ca_is_replaced_stage_by_stage_without_losing_a_write
     a_rotation_that_is_killed_is_finished_by_the_next
     a_ca_that_the_operator_brings_takes_the_place_of_another
+    a_cluster_goes_over_to_tls_while_clients_write
+    a_way_to_tls_that_is_killed_is_finished_by_the_next
 }
 
 fn certificates_are_issued_again_and_nobody_restarts(server: Server) {
@@ -161,6 +163,193 @@ fn a_ca_that_the_operator_brings_takes_the_place_of_another(server: Server) {
         .expect(0);
 }
 
+fn a_cluster_goes_over_to_tls_while_clients_write(server: Server) {
+    let cluster = Cluster::up(server, false, &ALL);
+    let to_tls = || {
+        cluster
+            .sandbox
+            .provision(&["rotate", "tls", "--step", &cluster.file])
+    };
+    let urls = |of: &str| {
+        let urls = cluster.listed().into_iter();
+        let urls = urls.map(|member| member[of][0].as_str().unwrap().to_owned());
+        urls.collect::<Vec<_>>()
+    };
+    let mut plain = cluster.write();
+    plain.acknowledge(100);
+    want_tls(&cluster, "mutual", "mutual");
+    let pids = cluster.pids(&ALL);
+    cluster
+        .sandbox
+        .provision(&["up", &cluster.file])
+        .expect(6)
+        .says(&[
+            "peer TLS of cluster demo cannot change from off to mutual at once",
+            "provision rotate tls FILE",
+        ]);
+    assert_eq!(cluster.pids(&ALL), pids);
+
+    let done = to_tls().expect(0);
+    done.says(&[
+        "members call each other in plain text, with certificates",
+        "clients call with and without TLS",
+        "on the way to TLS",
+    ]);
+    plain.acknowledge(100);
+    // Clients move from now on.
+    want_tls(&cluster, "prepared", "both");
+    cluster.expect_no_change();
+    let mut secure = cluster.write();
+    secure.acknowledge(100);
+    assert!(
+        urls("peerURLs")
+            .iter()
+            .all(|url| url.starts_with("http://"))
+    );
+
+    want_tls(&cluster, "mutual", "mutual");
+    to_tls()
+        .expect(0)
+        .says(&["members call each other over TLS"]);
+    assert!(
+        urls("peerURLs")
+            .iter()
+            .all(|url| url.starts_with("https://"))
+    );
+    plain.acknowledge(100);
+    secure.acknowledge(100);
+    want_tls(&cluster, "mutual", "both");
+    plain.judge();
+
+    want_tls(&cluster, "mutual", "mutual");
+    to_tls()
+        .expect(0)
+        .says(&["clients call over TLS only, with certificates"]);
+    secure.acknowledge(100);
+    secure.judge();
+    assert!(
+        urls("clientURLs")
+            .iter()
+            .all(|url| url.starts_with("https://"))
+    );
+    let without = cluster
+        .target()
+        .endpoints
+        .join(",")
+        .replace("https", "http");
+    let get = [
+        "sh",
+        "-c",
+        "env -i ETCDCTL_API=3 PATH=\"$PATH\" etcdctl --command-timeout=2s --endpoints \"$1\" get k",
+        "-",
+        &without,
+    ];
+    let refused = cluster
+        .sandbox
+        .provision(&[&["exec", CLUSTER, "--"][..], &get].concat());
+    assert_ne!(refused.code, 0, "{}", refused.stdout);
+    to_tls()
+        .expect(2)
+        .says(&["has the TLS that its file asks for"]);
+    // The founders agreed on other URLs, which nothing that comes later may mind.
+    cluster.sandbox.provision(&["down", CLUSTER]).expect(0);
+    cluster.apply();
+    let text = fs::read_to_string(&cluster.file).unwrap();
+    let more = format!("{text}[[member]]\nname = \"m3\"\n{}\n", server.binary);
+    fs::write(&cluster.file, more).unwrap();
+    cluster.apply();
+    cluster.expect_voters(&["m0", "m1", "m2", "m3"]);
+}
+
+fn a_way_to_tls_that_is_killed_is_finished_by_the_next(server: Server) {
+    let cluster = Cluster::up(server, false, &ALL);
+    let sandbox = &cluster.sandbox;
+    let journal = sandbox.cluster(CLUSTER).join("journal.jsonl");
+    let begun = |step: &str, times: usize| {
+        let text = fs::read_to_string(&journal).unwrap_or_default();
+        let begun = format!("\"event\":\"step\",\"step\":\"{step}");
+        text.matches(&begun).count() >= times
+    };
+    want_tls(&cluster, "mutual", "mutual");
+    for (step, times) in [
+        ("write", 1),
+        ("restart", 1),
+        ("restart", 2),
+        ("have the others reach", 1),
+        ("have the others reach", 2),
+    ] {
+        let mut run = sandbox.spawn(&["rotate", "tls", &cluster.file]);
+        wait_until(step, || {
+            begun(step, times) || run.try_wait().unwrap().is_some()
+        });
+        run.kill().unwrap();
+        let run = finish(run);
+        assert_eq!(run.code, 137, "{}", run.stderr);
+        if step == "have the others reach" {
+            // Nobody is left to ask how the members are reached.
+            sandbox.provision(&["down", CLUSTER]).expect(0);
+        }
+        sandbox.provision(&["up", CLUSTER]).expect(0);
+        sandbox.etcdctl(CLUSTER, &["put", "k", step]).expect(0);
+    }
+    sandbox
+        .provision(&["rotate", "tls", &cluster.file])
+        .expect(0);
+    cluster.expect_no_change();
+    sandbox
+        .etcdctl(CLUSTER, &["get", "k"])
+        .expect(0)
+        .shows(&["have the others reach"]);
+    assert!(cluster.target().tls.is_some());
+}
+
+#[test]
+fn a_way_to_tls_that_was_begun_can_be_gone_back() {
+    let sandbox = crate::sandbox::Sandbox::new();
+    let plain = sandbox.topology("demo", 1, false, "");
+    let rotate = |file: &str, more: &[&str]| {
+        let args = [&["rotate", "tls", "--accept-downtime"], more, &[file]].concat();
+        sandbox.provision(&args)
+    };
+    sandbox.provision(&["up", &plain]).expect(0);
+    sandbox.etcdctl("demo", &["put", "k", "v"]).expect(0);
+    rotate(&plain, &[])
+        .expect(2)
+        .says(&["has the TLS that its file asks for"]);
+    let secure = sandbox.topology("demo", 1, true, "");
+    sandbox
+        .provision(&["rotate", "tls", "--step", &secure])
+        .expect(6)
+        .says(&["restart"]);
+    rotate(&secure, &["--dry-run"])
+        .expect(0)
+        .shows(&["restart"]);
+    rotate(&secure, &["--step"])
+        .expect(0)
+        .says(&["clients call with and without TLS"]);
+    let plain = sandbox.topology("demo", 1, false, "");
+    rotate(&plain, &[]).expect(0);
+    sandbox
+        .provision(&["plan", "--detailed-exitcode", &plain])
+        .expect(0);
+    sandbox
+        .etcdctl("demo", &["get", "k"])
+        .expect(0)
+        .shows(&["v"]);
+    let secure = sandbox.topology("demo", 1, true, "");
+    rotate(&secure, &[]).expect(0).says(&[
+        "members call each other over TLS",
+        "clients call over TLS only",
+    ]);
+    sandbox
+        .provision(&["plan", "--detailed-exitcode", &secure])
+        .expect(0);
+    sandbox
+        .etcdctl("demo", &["get", "k"])
+        .expect(0)
+        .shows(&["v"]);
+}
+
 #[test]
 fn what_cannot_be_rotated_is_said() {
     let sandbox = crate::sandbox::Sandbox::new();
@@ -197,6 +386,17 @@ fn what_cannot_be_rotated_is_said() {
         .unwrap();
     assert!(kinds(&serde_json::json!({ "steps": first })).contains(&"restart"));
     assert!(!sandbox.cluster("demo").join("pki/next-ca.crt").exists());
+}
+
+/// Writes another transport security into the file.
+fn want_tls(cluster: &Cluster, peer: &str, client: &str) {
+    let text = fs::read_to_string(&cluster.file).unwrap();
+    let line = |line: &str| match line.split_once(" = ") {
+        Some(("peer", _)) => format!("peer = \"{peer}\"\n"),
+        Some(("client", _)) => format!("client = \"{client}\"\n"),
+        _ => format!("{line}\n"),
+    };
+    fs::write(&cluster.file, text.lines().map(line).collect::<String>()).unwrap();
 }
 
 fn rotate(cluster: &Cluster, what: &[&str]) -> Done {

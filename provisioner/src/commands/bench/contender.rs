@@ -197,7 +197,7 @@ impl Live {
                 ca: self.known.instance.ca().cert,
                 identity: None,
             }),
-            ClientTls::Mutual => Some(Tls {
+            ClientTls::Both | ClientTls::Mutual => Some(Tls {
                 ca: self.known.instance.ca().cert,
                 identity: Some((operator.cert, operator.key)),
             }),
