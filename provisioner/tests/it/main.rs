@@ -20,6 +20,7 @@ mod hosts;
 mod lab;
 mod life;
 mod living;
+mod machines;
 mod membership;
 mod outside;
 mod pki;
