@@ -319,7 +319,9 @@ pub(crate) fn io_fix(error: &std::io::Error) -> Option<&'static str> {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             Some("free some space on that file system and run the same command again")
         }
-        ErrorKind::ReadOnlyFilesystem => Some("choose a writable place with --state-dir"),
+        ErrorKind::ReadOnlyFilesystem => Some(
+            "make the file system writable, or choose another place: with --state-dir here, on a host with `data-dir` and `install-dir`",
+        ),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 //! The lock keeps operators of different machines apart. The copy, readable by root alone as the members' own keys are, makes a state
 //! directory that can be lost: `adopt` restores it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,16 +36,22 @@ pub fn traces(host: &SshHost, cluster: &str) -> [PathBuf; 2] {
     [dir.join("lock"), dir.join("state")]
 }
 
-/// The machines of a cluster's members, of those that leave too.
-fn machines<'a>(topology: &'a Topology, instance: Option<&'a Instance>) -> BTreeSet<&'a SshHost> {
+/// The machines of a cluster's members, of those that leave too, each with one of its members.
+fn machines<'a>(
+    topology: &'a Topology,
+    instance: Option<&'a Instance>,
+) -> BTreeMap<&'a SshHost, &'a str> {
     let members = topology.members.iter();
-    let hosts = members.filter_map(|member| member.host.as_ref());
+    let members = members.map(|member| (member.name.as_str(), member.host.as_ref()));
     let gone = instance
         .into_iter()
-        .flat_map(|instance| instance.leaving.values().chain(instance.former.values()));
-    hosts
-        .chain(gone.filter_map(|gone| gone.host.as_ref()))
-        .collect()
+        .flat_map(|instance| instance.leaving.iter().chain(&instance.former));
+    let gone = gone.map(|(name, gone)| (name.as_str(), gone.host.as_ref()));
+    // The first to name a machine is the last to be put in.
+    let mut all: Vec<_> = members.chain(gone).collect();
+    all.reverse();
+    let all = all.into_iter();
+    all.filter_map(|(name, host)| Some((host?, name))).collect()
 }
 
 /// Takes the lock on every machine that is in reach, until the connections end.
@@ -62,7 +68,7 @@ pub async fn lock(
     let who = &Owner::me(verb).to_string();
     let locks = machines(topology, instance)
         .into_iter()
-        .map(|host| async move {
+        .map(|(host, member)| async move {
             let take = TakeLock {
                 path: traces(host, &topology.name)[0].clone(),
                 who: who.clone(),
@@ -72,7 +78,11 @@ pub async fn lock(
             let Ok(agent) = hosts.agent(host).await else {
                 return Ok(());
             };
-            match agent.ask(&take, LIMIT).await? {
+            let taken = agent.ask(&take, LIMIT).await;
+            let at = |error: Error| {
+                error.at(member, format!("take the cluster's lock on {}", host.url()))
+            };
+            match taken.map_err(at)? {
                 None => Ok(()),
                 Some(holder) => Err(Error::refused(
                     format!(
@@ -95,7 +105,7 @@ pub async fn lock(
 /// Copies the state directory's essence to every machine that is in reach.
 ///
 /// # Errors
-/// The state cannot be read, or a machine cannot write.
+/// The state cannot be read, or a machine cannot write or was lost since it was worked on.
 pub async fn keep(hosts: &Hosts, topology: &Topology, dir: &ClusterDir) -> Result<(), Error> {
     let Some(instance) = dir.load()? else {
         return Ok(());
@@ -108,7 +118,8 @@ pub async fn keep(hosts: &Hosts, topology: &Topology, dir: &ClusterDir) -> Resul
             Err(error) => return Err(Error::io("read", &path)(error)),
         }
     }
-    let copies = machines(topology, None).into_iter().map(|host| {
+    let copies = machines(topology, None).into_iter();
+    let copies = copies.map(|(host, member)| {
         let copy = KeepCopy {
             dir: traces(host, &topology.name)[1].clone(),
             files: files.clone(),
@@ -117,7 +128,8 @@ pub async fn keep(hosts: &Hosts, topology: &Topology, dir: &ClusterDir) -> Resul
             let Ok(agent) = hosts.agent(host).await else {
                 return Ok(());
             };
-            agent.ask(&copy, LIMIT).await
+            let kept = agent.ask(&copy, LIMIT).await;
+            kept.map_err(|error| error.at(member, "keep a copy of the state on its machine"))
         }
     });
     join_all(copies).await.into_iter().collect()

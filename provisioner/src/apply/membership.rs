@@ -15,6 +15,7 @@ use super::target::Until;
 use crate::deployment;
 use crate::error::Error;
 use crate::host::local::{Disable, Kept, SetAside};
+use crate::host::remote::SshError;
 use crate::instance::{Origin, Reach};
 use crate::observe::{CallError, Client, ListedMember};
 use crate::plan::{Ledger, Refusal, whose};
@@ -82,7 +83,8 @@ impl Apply<'_> {
                 self.retire_process(name).await?;
             }
             if place.origin == Origin::Joining {
-                self.set_aside(name, run).await?;
+                let aside = |error: Error| error.at(name, "set former data aside");
+                self.set_aside(name, run).await.map_err(aside)?;
             }
             let list = self
                 .agree(
@@ -203,6 +205,7 @@ impl Apply<'_> {
             let access = self.access(run)?;
             let (member, port) = self.place_now(name, run)?;
             self.until(name, "an answer to a linearizable read", async || {
+                self.in_reach(&member)?;
                 let client = access.connect(&member, port, ASK_LIMIT).await?;
                 client.linearizable_read(ASK_LIMIT).await?;
                 Ok(Some(()))
@@ -259,13 +262,14 @@ impl Apply<'_> {
         out_of_reach: Option<&str>,
         run: &mut Run,
     ) -> Result<(), Error> {
+        let aside = |error: Error| error.at(name, "set its data aside");
         // The plan may rest on the list of a member that had not heard the news.
         if let Some(entry) = self.listed(name, run).await? {
             let error = Error::failed(
                 format!("the cluster has it as a member, ID {:x}", entry.id),
                 "run the same command again: the plan was made from an older list",
             );
-            return Err(error.at(name, "set its data aside"));
+            return Err(aside(error));
         }
         if let Some(why) = out_of_reach {
             self.output.warn(format!(
@@ -274,7 +278,7 @@ impl Apply<'_> {
             self.cluster.dir.forget_record(&Unit::Member(name))?;
         } else {
             self.retire_process(name).await?;
-            self.set_aside(name, run).await?;
+            self.set_aside(name, run).await.map_err(aside)?;
         }
         run.retired.insert(name.to_owned());
         run.instance.leaving.remove(name);
@@ -408,6 +412,7 @@ impl Apply<'_> {
             let begun = Instant::now();
             let at = self
                 .until(name, "a member that is in sync", async || {
+                    self.in_reach(&member)?;
                     let client = access.connect(&member, port, ASK_LIMIT).await?;
                     loop {
                         let at = client.status(ASK_LIMIT).await?.applied_index;
@@ -543,6 +548,9 @@ impl Apply<'_> {
                 match attempt().await {
                     Ok(Some(value)) => return Ok(value),
                     Ok(None) => {}
+                    Err(CallError::Host(lost @ SshError::Lost { .. })) => {
+                        return Err(Error::from(lost).at(name, format!("wait for {what}")));
+                    }
                     Err(error) if is_final(&error) => {
                         return Err(Error::because(format!("{what} was refused"), error));
                     }
@@ -561,6 +569,15 @@ impl Apply<'_> {
                 format!("see `provision status {}`; the same command goes on where this one stopped", self.cluster.dir.name()),
             )),
             () = self.interrupt.token().cancelled() => Err(self.interrupt.error()),
+        }
+    }
+
+    // What is asked of a member whose machine was lost is asked in vain.
+    fn in_reach(&self, member: &Member) -> Result<(), CallError> {
+        let host = member.host.as_ref();
+        match host.and_then(|host| self.cluster.hosts.lost(host)) {
+            Some(lost) => Err(lost.into()),
+            None => Ok(()),
         }
     }
 

@@ -376,7 +376,7 @@ impl Apply<'_> {
             biased;
             how = target.gone() => {
                 line.fail("died");
-                return Err(died(Some(&mut started), how, &self.cluster.dir.unit_log(&unit)).await);
+                return Err(died(Some(&mut started), how?, &self.cluster.dir.unit_log(&unit).display().to_string()).await);
             }
             opened = opened => opened?,
             () = sleep(self.timeout) => return Err(Error::timed_out(
@@ -477,7 +477,10 @@ impl Apply<'_> {
         let result = tokio::select! {
             biased;
             vitals = ready(access, &member, port, &mut trouble) => Ok(vitals),
-            how = gone(target.as_ref()) => Err(Ended(how)),
+            how = gone(target.as_ref()) => match how {
+                Ok(how) => Err(Ended(how)),
+                Err(lost) => Err(Waited(lost)),
+            },
             () = sleep(self.timeout) => Err(Waited(Error::timed_out(
                 "readiness",
                 self.timeout,
@@ -494,14 +497,23 @@ impl Apply<'_> {
                     .map(|target| format!("pid {}, ", target.process().pid))
                     .unwrap_or_default();
                 if started.is_some() {
-                    self.save_version(name, &vitals.version).await?;
+                    let saved = self.save_version(name, &vitals.version).await;
+                    saved.map_err(|error| error.at(name, "write down its version"))?;
                 }
                 line.done(format!("ready, {pid}{}:{port}", member.address));
                 Ok(vitals)
             }
             Err(Ended(how)) => {
                 line.fail("died");
-                let log = self.cluster.dir.unit_log(&Unit::Member(name));
+                let log = match &member.host {
+                    Some(_) => format!("`provision logs {} {name}`", self.cluster.dir.name()),
+                    None => self
+                        .cluster
+                        .dir
+                        .unit_log(&Unit::Member(name))
+                        .display()
+                        .to_string(),
+                };
                 let step = if started.is_some() {
                     "start"
                 } else {
@@ -515,6 +527,10 @@ impl Apply<'_> {
                     name,
                     format!("wait until it is ready, last seen: {trouble}"),
                 ))
+            }
+            Err(Waited(lost @ Error::Ssh(_))) => {
+                line.fail("its machine is lost");
+                Err(lost.at(name, "wait until it is ready"))
             }
             Err(Waited(error)) => Err(error),
         }
@@ -865,8 +881,8 @@ async fn explained(error: Error, started: impl Iterator<Item = &Started>) -> Err
     source.at(member, step)
 }
 
-async fn died(started: Option<&mut Started>, how: Option<String>, log: &Path) -> Error {
-    let all = format!("all of its log is in {}", log.display());
+async fn died(started: Option<&mut Started>, how: Option<String>, log: &str) -> Error {
+    let all = format!("all of its log is in {log}");
     let Some(started) = started else {
         return Error::failed("the process ended while it was waited for", all);
     };
@@ -891,7 +907,7 @@ async fn died(started: Option<&mut Started>, how: Option<String>, log: &Path) ->
 }
 
 // Pending forever when there is no process to watch.
-async fn gone(target: Option<&Target>) -> Option<String> {
+async fn gone(target: Option<&Target>) -> Result<Option<String>, Error> {
     match target {
         Some(target) => target.gone().await,
         None => std::future::pending().await,

@@ -83,11 +83,14 @@ impl Target {
     }
 
     /// Waits until it is gone, and says how it ended where that is known.
-    pub(super) async fn gone(&self) -> Option<String> {
+    ///
+    /// # Errors
+    /// The connection to its machine is lost, and with it whatever may yet come of it.
+    pub(super) async fn gone(&self) -> Result<Option<String>, Error> {
         match self {
             Self::Here(process) => {
                 process.gone().await;
-                None
+                Ok(None)
             }
             Self::There(agent, kept, process) => {
                 let ask = AwaitEnd {
@@ -96,8 +99,9 @@ impl Target {
                 };
                 loop {
                     match agent.ask(&ask, RENEWED).await {
-                        Ok(how) => return Some(how),
+                        Ok(how) => return Ok(Some(how)),
                         Err(Error::TimedOut { .. }) => {}
+                        Err(error @ Error::Ssh(_)) => return Err(error),
                         // Whether it runs is unknown then, and whoever waits for it has a deadline.
                         Err(_) => std::future::pending().await,
                     }

@@ -226,7 +226,13 @@ async fn take(args: &BackupArgs, cluster: &Cluster, context: &Context) -> Result
         timeout: args.timeout,
         output,
     };
-    let backup = taken.run().await?;
+    let backup = taken.run().await.map_err(|error| {
+        let host = member.host.as_ref();
+        match host.and_then(|host| known.hosts.lost(host)) {
+            Some(lost) => Error::from(lost).at(from, "take a snapshot"),
+            None => error,
+        }
+    })?;
     let deleted = match (to, retention) {
         (Destination::Dir(dir), Some(retention)) => {
             let backups = backup::list(dir, name)?;

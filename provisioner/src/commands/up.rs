@@ -135,6 +135,8 @@ pub(super) async fn carry_out(
         if plan.is_empty() {
             cluster.save_edit(&context.output)?;
             remember()?;
+            // A machine that was lost in the run before has an older copy.
+            mirror::keep(hosts, topology, &cluster.dir).await?;
             cluster.dir.end_restore()?;
             return Ok((plan, Applied::default()));
         }

@@ -11,7 +11,7 @@ use member_flags::ids;
 
 use super::client::{Access, Client};
 use super::data::DataOwner;
-use super::facts::{Health, ListedMember, MemberFacts, Observed, Running, Vitals};
+use super::facts::{Health, ListedMember, MemberFacts, Observed, PortTaken, Running, Vitals};
 use super::member::{MemberSeen, MemberSight, NeededPort, running};
 use crate::deployment;
 use crate::error::Error;
@@ -233,6 +233,12 @@ pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed,
                 None => Ok(look.look()?),
                 Some(host) => look_there(sight, host, name, look, limit).await,
             };
+            let taken = |mut taken: PortTaken| {
+                if let Some(host) = host {
+                    taken.owner = format!("{} on {}", taken.owner, host.url());
+                }
+                taken
+            };
             let facts = match seen {
                 Ok(seen) => MemberFacts {
                     process: seen.process,
@@ -240,7 +246,7 @@ pub async fn look_at_host(sight: Sight<'_>, limit: Duration) -> Result<Observed,
                     had_data,
                     version: seen.version,
                     log: seen.log,
-                    ports_taken: seen.ports_taken,
+                    ports_taken: seen.ports_taken.into_iter().map(taken).collect(),
                     checksums: seen.checksums,
                     health: Health::Stopped,
                     unreachable: None,

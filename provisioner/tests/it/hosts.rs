@@ -11,34 +11,34 @@ use crate::sandbox::{Done, finish, kill, wait_until};
 const ETCD: &str = "/usr/bin/etcd";
 
 /// A lab with hosts, and a file for a cluster on the first three of them.
-struct Hosts {
-    place: Place,
-    file: String,
+pub(crate) struct Hosts {
+    pub(crate) place: Place,
+    pub(crate) file: String,
 }
 
 impl Hosts {
-    fn up(hosts: usize, extra: &str) -> Self {
+    pub(crate) fn up(hosts: usize, extra: &str) -> Self {
         let place = Place::new();
         place.lab(&["up", "--hosts", &hosts.to_string()]).expect(0);
         let file = topology(&place, "", extra);
         Self { place, file }
     }
 
-    fn provision(&self, args: &[&str]) -> Done {
+    pub(crate) fn provision(&self, args: &[&str]) -> Done {
         self.place.0.provision(args)
     }
 
-    fn up_file(&self) -> Done {
+    pub(crate) fn up_file(&self) -> Done {
         self.provision(&["up", &self.file])
     }
 
-    fn no_change(&self) {
+    pub(crate) fn no_change(&self) {
         self.provision(&["plan", "--detailed-exitcode", &self.file])
             .expect(0);
     }
 
     /// etcdctl on the lab's network, with the operator's certificate.
-    fn etcdctl(&self, args: &[&str]) -> Done {
+    pub(crate) fn etcdctl(&self, args: &[&str]) -> Done {
         let env = self
             .provision(&["env", "remote", "-o", "json"])
             .expect(0)
@@ -56,18 +56,24 @@ impl Hosts {
         self.place.inside(&command)
     }
 
-    fn states(&self) -> Vec<String> {
+    pub(crate) fn states(&self) -> Vec<String> {
+        let states = self.of_members("state").into_iter();
+        states
+            .map(|state| state.as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// This field of each member's status.
+    pub(crate) fn of_members(&self, field: &str) -> Vec<Value> {
         let status = self.provision(&["status", "remote", "-o", "json"]);
         let status: Value = status.json();
         let members = status["members"].as_array().unwrap().iter();
-        members
-            .map(|member| member["state"].as_str().unwrap().to_owned())
-            .collect()
+        members.map(|member| member[field].clone()).collect()
     }
 }
 
 /// What a command printed as its result.
-trait Prints {
+pub(crate) trait Prints {
     fn prints(&self, parts: &[&str]);
 }
 
@@ -84,7 +90,7 @@ impl Prints for Done {
     }
 }
 
-fn topology(place: &Place, host_defaults: &str, extra: &str) -> String {
+pub(crate) fn topology(place: &Place, host_defaults: &str, extra: &str) -> String {
     let text = format!(
         "name = \"remote\"\n[tls]\npeer = \"mutual\"\nclient = \"mutual\"\n{extra}\n[host-defaults]\nssh-config = \"{}\"\n{host_defaults}\n\
          [[member]]\nname = \"infra{{0..2}}\"\nhost = \"ssh://infra{{0..2}}.example.com\"\naddress = \"10.0.1.{{10..12}}\"\n",

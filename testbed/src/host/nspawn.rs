@@ -15,6 +15,12 @@ pub(super) const BRIDGE: &str = "lab0";
 // In memory, and taken as it is written to. Enough for etcd's largest database beside the system.
 const DISK_SIZE: &str = "4g";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+// A boot takes a second or two; one that takes longer may be waiting for something.
+const BOOT_SECONDS: &str = "3";
+// The exit code of timeout(1).
+const TIMED_OUT: i32 = 124;
+// The root's own units are elsewhere.
+const ADDED_UNITS: &str = "/etc/systemd/system/";
 
 /// The files of a host as seen from inside its lab.
 pub(super) struct Disk {
@@ -160,7 +166,8 @@ pub(super) async fn boot(
     space.start(&host.name, nspawn, log).await
 }
 
-/// Waits until systemd of the host has started everything and answers over ssh.
+/// Waits until systemd of the host has started everything and answers over ssh. What was put on the host since it was made may take
+/// as long as it likes: a member waits for the others, which may be away.
 pub(super) async fn ready(
     space: &Space,
     host: &Host,
@@ -185,7 +192,14 @@ pub(super) async fn ready(
                 said: tail(log),
             });
         }
-        let wait = ask(&["systemctl", "is-system-running", "--wait"])?.end("");
+        let wait = [
+            "timeout",
+            BOOT_SECONDS,
+            "systemctl",
+            "is-system-running",
+            "--wait",
+        ];
+        let wait = ask(&wait)?.end("");
         let left = limit.saturating_sub(started.elapsed());
         let Ok(ended) = tokio::time::timeout(left, wait).await else {
             break;
@@ -203,6 +217,18 @@ pub(super) async fn ready(
                     units: units.stdout.trim().replace('\n', "; "),
                 });
             }
+            _ if ended.status.code() == Some(TIMED_OUT) => {
+                let jobs = ask(&["systemctl", "list-jobs", "--no-legend"])?.end("");
+                let starting = running_jobs(&jobs.await?.stdout);
+                let show = ["systemctl", "show", "-p", "FragmentPath", "--value"];
+                let starting: Vec<&str> = starting.iter().map(String::as_str).collect();
+                let files = ask(&[&show[..], &starting].concat())?.end("").await?.stdout;
+                let mut files = files.lines().filter(|line| !line.is_empty()).peekable();
+                if files.peek().is_some() && files.all(|file| file.starts_with(ADDED_UNITS)) {
+                    return Ok(());
+                }
+                last = format!("it is starting {}", starting.join(", "));
+            }
             _ => last = ended.stderr.trim().to_owned(),
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -212,6 +238,16 @@ pub(super) async fn ready(
         waited: limit,
         last,
     })
+}
+
+// Of what `systemctl list-jobs` prints, the units whose turn it is: number, unit, type, state.
+fn running_jobs(listed: &str) -> Vec<String> {
+    let jobs = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let unit = words.next()?;
+        (words.nth(1) == Some("running")).then(|| unit.to_owned())
+    });
+    jobs.collect()
 }
 
 fn create_dir(path: &Path) -> Result<(), HostError> {
@@ -229,6 +265,14 @@ fn escaped(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_waits_for_another_is_not_running() {
+        let listed = "  1 multi-user.target         start waiting\n\
+                      100 provision-a-m0.service    start running\n\nbad line\n";
+        assert_eq!(running_jobs(listed), ["provision-a-m0.service"]);
+        assert_eq!(running_jobs(""), [""; 0]);
+    }
 
     #[test]
     fn odd_paths_stay_one_layer() {

@@ -19,6 +19,8 @@ use crate::host::remote::Ask;
 
 // A killed agent lets go within moments.
 const FREED_LIMIT: Duration = Duration::from_secs(5);
+// So does that of a run that was killed itself, and whoever repeats its command at once is not to be refused by it.
+const LEFT_LIMIT: Duration = Duration::from_secs(2);
 const FREED_EVERY: Duration = Duration::from_millis(20);
 
 /// Takes the lock of a cluster on a machine. It is held until the agent ends, which is when the connection does.
@@ -82,7 +84,8 @@ impl Ask for TakeLock {
         {
             return Ok(None);
         }
-        let deadline = Instant::now() + FREED_LIMIT;
+        let limit = if self.force { FREED_LIMIT } else { LEFT_LIMIT };
+        let deadline = Instant::now() + limit;
         loop {
             let failed = |action| Error::io(action, &self.path);
             let mut file = open(&self.path).map_err(failed("open"))?;
@@ -107,11 +110,13 @@ impl Ask for TakeLock {
                     let mut text = String::new();
                     file.read_to_string(&mut text).map_err(failed("read"))?;
                     let holder: Option<Holder> = serde_json::from_str(&text).ok();
-                    if !self.force || Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         let who = holder.map(|holder| holder.who);
                         return Ok(Some(who.unwrap_or_else(|| "somebody".to_owned())));
                     }
-                    end(holder.as_ref());
+                    if self.force {
+                        end(holder.as_ref());
+                    }
                     sleep(FREED_EVERY).await;
                 }
                 Err(error) => return Err(failed("lock")(error.into())),

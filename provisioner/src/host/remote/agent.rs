@@ -58,8 +58,11 @@ impl Agent {
         })
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    /// Why the connection ended, if it did.
+    pub(super) fn lost(&self) -> Option<SshError> {
+        self.sender
+            .is_closed()
+            .then(|| self.lost_because("it was closed"))
     }
 
     /// Asks, and waits at most for `limit`.
@@ -121,11 +124,7 @@ impl Agent {
                 Ok(trouble) => Err(trouble.into()),
                 Err(error) => Err(self.garbled(error)),
             },
-            Ok(Err(error)) => Err(SshError::Lost {
-                host: self.host.to_string(),
-                said: Said(self.reason(&error)),
-            }
-            .into()),
+            Ok(Err(error)) => Err(self.lost_because(&error.to_string()).into()),
             Err(_) => Err(Error::timed_out(
                 format!("{what} on {}", self.host),
                 limit,
@@ -134,11 +133,12 @@ impl Agent {
         }
     }
 
-    fn reason(&self, error: &hyper::Error) -> String {
+    // What ssh says is nearer to the cause than what became of a request.
+    fn lost_because(&self, otherwise: &str) -> SshError {
         let said = self.said.text();
-        match said.lines().last() {
-            Some(line) => line.to_owned(),
-            None => error.to_string(),
+        SshError::Lost {
+            host: self.host.to_string(),
+            said: Said(said.lines().last().unwrap_or(otherwise).to_owned()),
         }
     }
 

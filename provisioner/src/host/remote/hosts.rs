@@ -23,13 +23,20 @@ impl Hosts {
         let cell = {
             let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
             let cell = agents.entry(host.clone()).or_default();
-            let lost = cell.get().is_some_and(Agent::is_closed);
+            let lost = cell.get().is_some_and(|agent| agent.lost().is_some());
             if lost && !self.holds.load(Ordering::Relaxed) {
                 *cell = Arc::default();
             }
             cell.clone()
         };
         cell.get_or_try_init(|| Agent::connect(host)).await.cloned()
+    }
+
+    /// Why a machine that was connected is so no more, if that is so.
+    #[must_use]
+    pub fn lost(&self, host: &SshHost) -> Option<SshError> {
+        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.get(host)?.get()?.lost()
     }
 
     /// From now on a connection that is lost stays lost: its agent holds something that another one would not.
