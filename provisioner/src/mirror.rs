@@ -79,10 +79,7 @@ pub async fn lock(
                 return Ok(());
             };
             let taken = agent.ask(&take, LIMIT).await;
-            let at = |error: Error| {
-                error.at(member, format!("take the cluster's lock on {}", host.url()))
-            };
-            match taken.map_err(at)? {
+            match taken.map_err(|error| error.at(member, "take the cluster's lock"))? {
                 None => Ok(()),
                 Some(holder) => Err(Error::refused(
                     format!(

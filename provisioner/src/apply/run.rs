@@ -473,6 +473,10 @@ impl Apply<'_> {
             Some(started) => Some(started.target.clone()),
             None => self.target(name).await?,
         };
+        let there = member.host.as_ref();
+        let there = there
+            .map(|host| format!(" on {}", host.url()))
+            .unwrap_or_default();
         let mut trouble = "it has not been asked yet".to_owned();
         let result = tokio::select! {
             biased;
@@ -515,9 +519,9 @@ impl Apply<'_> {
                         .to_string(),
                 };
                 let step = if started.is_some() {
-                    "start"
+                    format!("start{there}")
                 } else {
-                    "wait until it is ready"
+                    format!("wait until it is ready{there}")
                 };
                 Err(died(started, how, &log).await.at(name, step))
             }
@@ -525,7 +529,7 @@ impl Apply<'_> {
                 line.fail(format!("not ready: {trouble}"));
                 Err(error.at(
                     name,
-                    format!("wait until it is ready, last seen: {trouble}"),
+                    format!("wait until it is ready{there}, last seen: {trouble}"),
                 ))
             }
             Err(Waited(lost @ Error::Ssh(_))) => {

@@ -356,11 +356,14 @@ fn members_that_come_and_go_lose_a_machine_and_are_finished_by_the_next() {
         broken.outside.want(&[0, 1, 2, 3]);
         broken.breaks(&Case {
             verb: &["up", file],
-            step: "start m3",
+            step: "promote m3",
             blow: Killed,
             on: 3,
             exit: 20,
-            says: &["member m3: start", "ssh://infra3.example.com is lost"],
+            says: &[
+                "member m3: promote it to a voter",
+                "ssh://infra3.example.com is lost",
+            ],
         });
         broken.outside.want(&[0, 1, 2]);
         broken.breaks(&Case {
@@ -415,7 +418,7 @@ fn verbs_go_on_once_a_machine_that_was_cut_off_is_back() {
             on: 1,
             exit: 7,
             says: &[
-                "member m1: wait until it is ready, last seen: ",
+                "member m1: wait until it is ready on ssh://infra1.example.com, last seen: ",
                 "took longer than 15s",
             ],
         });
@@ -428,7 +431,7 @@ fn verbs_go_on_once_a_machine_that_was_cut_off_is_back() {
             // It gives up by itself.
             exit: 1,
             says: &[
-                "member m3: start",
+                "member m3: start on ssh://infra3.example.com",
                 "the process died at its start",
                 "could not retrieve cluster information",
                 "all of its log is in `provision logs life m3`",

@@ -102,7 +102,8 @@ fn a_disk_that_turned_read_only_is_named() {
         "mount --bind /var/lib/provision /var/lib/provision && mount -o remount,bind,ro /var/lib/provision",
     );
     hosts.provision(&["restart", "remote"]).expect(1).says(&[
-        "member infra1: take the cluster's lock on ssh://infra1.example.com",
+        "member infra1: take the cluster's lock",
+        "ssh://infra1.example.com: cannot open",
         "Read-only file system",
         "fix: make the file system writable",
     ]);
@@ -111,10 +112,11 @@ fn a_disk_that_turned_read_only_is_named() {
     on(
         "mount --bind /etc/systemd/system /etc/systemd/system && mount -o remount,bind,ro /etc/systemd/system",
     );
-    hosts
-        .provision(&["down", "remote"])
-        .expect(1)
-        .says(&["member infra1: stop", "Read-only file system"]);
+    hosts.provision(&["down", "remote"]).expect(1).says(&[
+        "member infra1: stop",
+        "ssh://infra1.example.com: systemctl disable",
+        "Read-only file system",
+    ]);
     on("umount /etc/systemd/system");
     hosts.up_file().expect(0);
     hosts.no_change();

@@ -121,7 +121,7 @@ impl Agent {
         match timeout(limit, sent).await {
             Ok(Ok((true, body))) => Ok(body),
             Ok(Ok((false, body))) => match serde_json::from_slice::<Trouble>(&body) {
-                Ok(trouble) => Err(trouble.into()),
+                Ok(trouble) => Err(trouble.of(&self.host)),
                 Err(error) => Err(self.garbled(error)),
             },
             Ok(Err(error)) => Err(self.lost_because(&error.to_string()).into()),

@@ -34,11 +34,12 @@ impl From<&Error> for Trouble {
     }
 }
 
-impl From<Trouble> for Error {
-    fn from(trouble: Trouble) -> Self {
-        let Trouble { what, fix, causes } = trouble;
-        Self::Failed {
-            what,
+impl Trouble {
+    /// The error, with the machine that it comes from.
+    pub(super) fn of(self, host: &str) -> Error {
+        let Self { what, fix, causes } = self;
+        Error::Failed {
+            what: format!("{host}: {what}"),
             fix,
             source: (!causes.is_empty()).then(|| causes.join(": ").into()),
         }
