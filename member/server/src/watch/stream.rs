@@ -253,11 +253,14 @@ impl<E: Engine> WatchStream<E> {
     }
 
     fn start_reading(&mut self) {
-        let Some(first) = self.lagging.front().copied() else {
+        // One that is gone must not decide whose turn it is: nobody might have it.
+        let mut lagging = std::mem::take(&mut self.lagging);
+        lagging.retain(|lag| self.interest(lag).is_some());
+        let Some(first) = lagging.front().copied() else {
             return;
         };
         let (mut lags, mut interests) = (Vec::new(), Vec::new());
-        for lag in std::mem::take(&mut self.lagging) {
+        for lag in lagging {
             let Some(interest) = self.interest(&lag) else {
                 continue;
             };
@@ -267,9 +270,6 @@ impl<E: Engine> WatchStream<E> {
             } else {
                 self.lagging.push_back(lag);
             }
-        }
-        if lags.is_empty() {
-            return;
         }
         let store = self.hub.replica.store();
         let wanted = lags.clone();

@@ -169,6 +169,17 @@ fn is_quiet(stream: &mut WatchStream<InMemory>) -> bool {
 }
 
 #[tokio::test]
+async fn one_that_is_gone_takes_nobodys_turn() {
+    let bench = Bench::new();
+    (0..8).for_each(|_| bench.put("a", "1"));
+    let mut stream = bench.watch(all(), 8);
+    stream.create(0, Interest::all(all(), 2)).unwrap();
+    stream.cancel(0);
+    let found = events_to(&mut stream, 9).await;
+    assert_eq!(found.len(), 8);
+}
+
+#[tokio::test]
 async fn created_comes_first_and_events_follow_by_revision() {
     let bench = Bench::new();
     bench.put("a", "1");
