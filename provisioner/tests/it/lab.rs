@@ -13,6 +13,8 @@ pub(crate) struct Place(pub(crate) Sandbox);
 
 /// The namespaces and the control group of a lab that runs.
 struct Traces {
+    /// When they were noted. The numbers of namespaces that are gone are given to others, another test's lab among them.
+    noted: u64,
     namespaces: Vec<PathBuf>,
     group: PathBuf,
 }
@@ -71,6 +73,7 @@ impl Place {
             .find_map(|line| line.strip_prefix("0::/"))
             .unwrap();
         Traces {
+            noted: ticks_since_boot(),
             namespaces: links.lines().map(PathBuf::from).collect(),
             group: control_groups().join(group.strip_suffix("/init").unwrap()),
         }
@@ -80,7 +83,7 @@ impl Place {
     fn assert_gone(&self, traces: &Traces) {
         assert_eq!(traces.namespaces.len(), 3);
         wait_until("the lab's namespaces are gone", || {
-            !namespaces_of_processes()
+            !namespaces_of_processes(traces.noted)
                 .iter()
                 .any(|namespace| traces.namespaces.contains(namespace))
         });
@@ -107,13 +110,30 @@ impl Drop for Place {
     }
 }
 
-fn namespaces_of_processes() -> Vec<PathBuf> {
+/// Of those that ran at that time.
+fn namespaces_of_processes(at: u64) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
+        .filter(|process| started(&process.path()).is_some_and(|start| start <= at))
         .filter_map(|process| fs::read_dir(process.path().join("ns")).ok())
         .flat_map(|namespaces| namespaces.flatten())
         .filter_map(|namespace| fs::read_link(namespace.path()).ok())
         .collect()
+}
+
+/// When a process was started, in ticks since boot.
+fn started(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn ticks_since_boot() -> u64 {
+    // Seconds with two digits, and a tick is a hundredth.
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let (seconds, _) = uptime.split_once(' ').unwrap();
+    seconds.replace('.', "").parse().unwrap()
 }
 
 fn control_groups() -> PathBuf {
